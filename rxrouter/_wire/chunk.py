@@ -1,0 +1,234 @@
+"""What comes down: one `chat.completion.chunk`, with the wire's names, and nothing required of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from rxrouter._errors import ChunkDecodeError
+from rxrouter._wire.json import as_list, as_object, without_nulls
+
+# Fields are declared in the order of the wire: msgspec looks for a key first where the last one was found.
+# Lists and deltas are never None, so that nobody has to ask; `decode_odd` takes the nulls that senders put there.
+
+
+class FunctionDelta(Struct, gc=False, omit_defaults=True):
+    """A piece of a function call; the arguments of all pieces together are one JSON document."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCallDelta(Struct, gc=False, omit_defaults=True):
+    """A piece of a tool call; pieces of one call share the index."""
+
+    index: int | None = None
+    id: str | None = None
+    type: str | None = None
+    function: FunctionDelta = msgspec.field(default_factory=FunctionDelta)
+
+
+class Delta(Struct, gc=False, omit_defaults=True):
+    """What a chunk adds to one choice."""
+
+    role: str | None = None
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None  # the same under the name of DeepSeek, xAI, llama.cpp
+    reasoning_details: list[dict[str, Any]] = []
+    tool_calls: list[ToolCallDelta] = []
+    refusal: str | None = None
+    annotations: list[dict[str, Any]] = []
+    images: list[dict[str, Any]] = []
+    audio: dict[str, Any] | None = None
+
+
+class Choice(Struct, gc=False, omit_defaults=True):
+    """One of the `n` answers that a chunk adds to."""
+
+    index: int = 0
+    delta: Delta = msgspec.field(default_factory=Delta)
+    finish_reason: str | None = None
+    native_finish_reason: str | None = None
+    logprobs: Any = None
+    error: Any = None
+
+
+class PromptTokensDetails(Struct, gc=False, omit_defaults=True):
+    """Which prompt tokens were what."""
+
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    audio_tokens: int | None = None
+    video_tokens: int | None = None
+
+
+class CompletionTokensDetails(Struct, gc=False, omit_defaults=True):
+    """Which completion tokens were what."""
+
+    reasoning_tokens: int | None = None
+    image_tokens: int | None = None
+    audio_tokens: int | None = None
+    accepted_prediction_tokens: int | None = None
+    rejected_prediction_tokens: int | None = None
+
+
+class Usage(Struct, gc=False, omit_defaults=True):
+    """What the generation used and cost."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    cost: float | None = None  # credits (US dollars); absent is not 0
+    is_byok: bool | None = None
+    prompt_tokens_details: PromptTokensDetails | None = None
+    cost_details: dict[str, Any] | None = None
+    completion_tokens_details: CompletionTokensDetails | None = None
+    server_tool_use_details: dict[str, Any] | None = None
+    server_tool_use: dict[str, Any] | None = None  # its name in OpenRouter's prose
+
+
+class _Received:
+    """Holds the bytes a value was decoded from; a slot beside the struct's fields, so no JSON key can set it."""
+
+    __slots__ = ("received",)
+    received: bytes
+
+
+class ChatChunk(_Received, Struct, gc=False, omit_defaults=True):
+    """One decoded chunk; unknown keys are in `raw`."""
+
+    id: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    object: str | None = None
+    created: int | float | None = None  # Unix time in seconds
+    choices: list[Choice] = []
+    system_fingerprint: str | None = None
+    service_tier: str | None = None
+    usage: Usage | None = None
+    error: Any = None
+    openrouter_metadata: dict[str, Any] | None = None
+    debug: dict[str, Any] | None = None
+    user_id: str | None = None
+    alignment: Any = None
+    safeguard_results: Any = None
+
+    @property
+    def raw(self) -> bytes:
+        """The event's JSON as received, byte for byte; of a chunk made by hand, its JSON."""
+        try:
+            return self.received
+        except AttributeError:
+            return msgspec.json.encode(self)
+
+
+def decode_odd(data: bytes) -> ChatChunk:
+    """A chunk from JSON that the strict decoder refused: nulls for lists, numbers as strings, content in parts.
+
+    Raises:
+        ChunkDecodeError: it is no JSON object, or no chunk in any reading.
+    """
+    try:
+        value = without_nulls(msgspec.json.decode(data.decode(errors="replace")))
+        if not isinstance(value, dict):
+            raise ChunkDecodeError(f"expected an object, got {type(value).__name__}", data)
+        _take_apart(as_object(value))
+        chunk = msgspec.convert(value, ChatChunk, strict=False)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ChunkDecodeError(str(error), data) from error
+    chunk.received = data
+    return chunk
+
+
+def require_chunk(chunk: ChatChunk) -> None:
+    """Refuses a JSON object that has nothing of a chunk, such as an event of another dialect.
+
+    Raises:
+        ChunkDecodeError: none of the fields that make a chunk is there.
+    """
+    if not chunk.choices and all(
+        x is None for x in (chunk.id, chunk.object, chunk.usage, chunk.debug, chunk.openrouter_metadata)
+    ):
+        raise ChunkDecodeError("expected `choices`", chunk.raw)
+
+
+def reasoning_of(delta: Delta) -> str | None:
+    """The reasoning text of a delta: said once, though it may be there under two names and in the details as well."""
+    if text := delta.reasoning or delta.reasoning_content:
+        return text
+    if not delta.reasoning_details:
+        return None
+    return "".join(d.get("text") or d.get("summary") or "" for d in delta.reasoning_details) or None
+
+
+def has_content(delta: Delta) -> bool:
+    """Whether a delta carries anything of the answer; one with a role only, or empty, does not."""
+    return bool(
+        delta.content
+        or delta.tool_calls
+        or delta.reasoning
+        or delta.reasoning_content
+        or delta.reasoning_details
+        or delta.refusal
+        or delta.images
+        or delta.audio
+    )
+
+
+def _take_apart(chunk: dict[str, Any]) -> None:
+    """Contents in parts (Mistral) become text and reasoning, itemised costs (Perplexity) a cost and its details."""
+    for choice in as_list(chunk.get("choices")):
+        delta = as_object(as_object(choice).get("delta"))
+        if isinstance(delta.get("content"), list):
+            parts = [as_object(part) for part in as_list(delta["content"])]
+            thoughts = [as_object(thought) for part in parts for thought in as_list(part.get("thinking"))]
+            delta["content"] = "".join(str(part.get("text", "")) for part in parts)
+            delta.setdefault("reasoning", "".join(str(thought.get("text", "")) for thought in thoughts))
+    usage = as_object(chunk.get("usage"))
+    if isinstance(usage.get("cost"), dict):
+        usage["cost_details"] = usage["cost"]
+        usage["cost"] = as_object(usage["cost"]).get("total_cost")
+
+
+def merge_key(chunk: ChatChunk) -> tuple[int, str] | None:
+    """What two adjacent chunks must share to be one: the choice and the one kind of content; None for structure."""
+    if len(chunk.choices) != 1 or chunk.usage is not None or chunk.error is not None or chunk.debug is not None:
+        return None
+    choice = chunk.choices[0]
+    delta = choice.delta
+    structure = (choice.finish_reason, choice.native_finish_reason, choice.logprobs, choice.error, delta.audio)
+    if any(x is not None for x in structure) or delta.annotations or delta.images:
+        return None
+    kinds = [
+        kind
+        for kind, there in (
+            ("content", delta.content),
+            ("reasoning", delta.reasoning or delta.reasoning_content or delta.reasoning_details),
+            ("refusal", delta.refusal),
+            ("tool_calls", delta.tool_calls),
+        )
+        if there
+    ]
+    return (choice.index, kinds[0]) if len(kinds) == 1 else None
+
+
+def merge(chunks: list[ChatChunk]) -> ChatChunk:
+    """One chunk that says what `chunks`, all of one `merge_key`, say one after the other."""
+    first = chunks[0]
+    deltas = [chunk.choices[0].delta for chunk in chunks]
+
+    def joined(name: str) -> str | None:
+        return "".join(getattr(d, name) or "" for d in deltas) or None
+
+    delta = Delta(
+        role=deltas[0].role,
+        content=joined("content"),
+        reasoning="".join(reasoning_of(d) or "" for d in deltas) or None,
+        reasoning_details=[detail for d in deltas for detail in d.reasoning_details],
+        refusal=joined("refusal"),
+        tool_calls=[call for d in deltas for call in d.tool_calls],
+    )
+    return msgspec.structs.replace(first, choices=[Choice(first.choices[0].index, delta)])
