@@ -1,0 +1,233 @@
+"""OpenRouter: one method an endpoint, each a cold Observable."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import msgspec
+from reactivex import Observable, abc
+
+from rxrouter._errors import ClientClosedError
+from rxrouter._source.decode import ChunkReader, EventReader, Reader
+from rxrouter._source.loop import Home
+from rxrouter._source.observable import LoopObservable
+from rxrouter._source.post import Outgoing, Post, Timeouts
+from rxrouter._wire.chunk import ChatChunk
+from rxrouter._wire.request import ChatRequest, chat_request
+from rxrouter._wire.sse import MAX_EVENT_BYTES, Comment, ServerSentEvent
+
+BASE_URL = "https://openrouter.ai/api/v1"
+
+
+class OpenRouter:
+    """A client of OpenRouter, or of any server that speaks OpenAI's chat completions.
+
+    It belongs to the event loop in which it is first used; used where none runs, it starts one on a daemon thread.
+    `async with` and `with` close it: streams still running end with ClientClosedError.
+
+    Args:
+        api_key: The key; the environment's OPENROUTER_API_KEY when None.
+        base_url: Where the API is; the environment's OPENROUTER_BASE_URL, or OpenRouter's own, when None.
+        timeouts: The connection's clocks; see `Timeouts`.
+        app_url: Your application's URL, for OpenRouter's attribution.
+        app_title: Your application's name, likewise.
+        headers: More headers for every request.
+        max_event_bytes: Largest event, in bytes; images come as one event.
+        session: An aiohttp session to use instead of an own one: proxies, certificates, connection limits by aiohttp's
+            means. It is not closed with the client.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: a URL that is none, or a key with white space in it.
+    """
+
+    def __init__(  # noqa: PLR0913 - the settings of a client
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
+        app_url: str | None = None,
+        app_title: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+        session: aiohttp.ClientSession | None = None,
+    ) -> None:
+        self._base_url = (base_url or os.environ.get("OPENROUTER_BASE_URL") or BASE_URL).rstrip("/")
+        parts = urlsplit(self._base_url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError(f"base_url is an http(s) URL, not {self._base_url!r}")
+        key = api_key or os.environ.get("OPENROUTER_API_KEY")
+        if key and (not key.isascii() or key.split() != [key]):
+            raise ValueError("the API key has white space or other foreign characters in it")
+        if not isinstance(timeouts, Timeouts):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"timeouts is a Timeouts(connect=…, silence=…), not {type(timeouts).__name__}")
+        if max_event_bytes <= 0:
+            raise ValueError(f"max_event_bytes must be positive, not {max_event_bytes}")
+        own = {
+            "Authorization": f"Bearer {key}" if key else None,
+            "HTTP-Referer": app_url,
+            "X-OpenRouter-Title": app_title,
+            "Accept": "text/event-stream",
+            "Accept-Encoding": "identity",  # a proxy that compresses a stream also buffers it
+        }
+        self._headers = {name: value for name, value in own.items() if value} | dict(headers or {})
+        self._needs_key = parts.hostname == "openrouter.ai" and "Authorization" not in self._headers
+        self._timeouts = timeouts
+        self._max_event_bytes = max_event_bytes
+        self._home = Home()
+        self._sessions = _Sessions(session, self._base_url)
+        self._home.closers.append(self._sessions.close)
+
+    def __repr__(self) -> str:
+        return f"OpenRouter(base_url={self._base_url!r})"
+
+    def chat(self, prompt_or_request: str | ChatRequest | None = None, /, **fields: Any) -> LoopObservable[ChatChunk]:
+        """A chat completion as a stream of chunks; nothing is sent, and nothing billed, before somebody subscribes.
+
+        Args:
+            prompt_or_request: What the user says, or a whole request.
+            **fields: Fields of `ChatRequest`, checked here; with a request, they replace its own.
+        Emits: each chunk of the answer as it is decoded, the one with the usage last.
+        Errors: every ending that is not a proven finish, as one `RouterError`; see the README's table.
+        Cancels: dispose closes the socket, which stops the generation (and for most providers the bill).
+        Source: OpenRouter "Streaming", https://openrouter.ai/docs/api-reference/streaming
+
+        Raises:
+            TypeError: a field is unknown or has the wrong type, or there is neither prompt nor messages.
+            ValueError: a value is out of its range, or there is no API key.
+        """
+        request = chat_request(prompt_or_request, fields)
+        return self._stream("/chat/completions", request.encode(), ChunkReader)
+
+    def events(self, path: str, body: Mapping[str, Any]) -> LoopObservable[ServerSentEvent | Comment]:
+        """The layer below: the events and keep-alive comments of any POST that answers with an event stream.
+
+        Args:
+            path: Below the base URL, such as "/responses".
+            body: The JSON body, sent as it is; it is for you to say `"stream": True`.
+        Emits: events and comments as they come, `[DONE]` included.
+        Errors: as of `chat()`, except that the end of the body is the end, and what the data says is yours to judge.
+        Cancels: dispose closes the socket.
+
+        Raises:
+            TypeError: the body is no JSON.
+            ValueError: there is no API key, or the path has no slash in front.
+        """
+        if not path.startswith("/"):
+            raise ValueError(f"path starts with a slash, not {path!r}")
+        return self._stream(path, msgspec.json.encode(body), EventReader)
+
+    def _stream(self, path: str, body: bytes, reader: type[Reader]) -> LoopObservable[Any]:
+        if self._needs_key:
+            raise ValueError("no API key: set OPENROUTER_API_KEY, or pass api_key= (keys: https://openrouter.ai/keys)")
+        outgoing = Outgoing(self._base_url + path, self._headers, body)
+
+        def subscribe(
+            observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None
+        ) -> abc.DisposableBase:
+            return Post(
+                self._home,
+                self._sessions.get,
+                outgoing,
+                timeouts=self._timeouts,
+                reader=lambda gate, on_next: reader(self._max_event_bytes, gate, on_next),
+                observer=observer,
+            )
+
+        return LoopObservable(Observable(subscribe), self._home)
+
+    async def aclose(self) -> None:
+        """Ends running streams with ClientClosedError, and returns when every socket is released."""
+        loop = self._home.bound
+        self._sessions.closed = True
+        if loop is None or loop.is_closed():
+            return
+        if self._home.here():
+            await self._close_here()
+        else:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close_here(), loop))
+            await asyncio.to_thread(self._home.end)
+
+    def close(self) -> None:
+        """The same without waiting where waiting would block the client's own loop; elsewhere it waits."""
+        loop = self._home.bound
+        self._sessions.closed = True
+        if loop is None or loop.is_closed():
+            return
+        if self._home.here():
+            self._closing = loop.create_task(self._close_here(), name="rxrouter close")
+        else:
+            asyncio.run_coroutine_threadsafe(self._close_here(), loop).result()
+            self._home.end()
+
+    async def _close_here(self) -> None:
+        current = asyncio.current_task()
+        running = [task for task in self._home.tasks if task is not current]
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+        await self._sessions.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class _Sessions:
+    """The client's aiohttp session: given, or made with the first request, for aiohttp wants the loop running."""
+
+    def __init__(self, given: aiohttp.ClientSession | None, base_url: str) -> None:
+        self.closed = False
+        self._given = given
+        self._own: aiohttp.ClientSession | None = None
+        self._base_url = base_url
+
+    def get(self) -> aiohttp.ClientSession:
+        if self.closed:
+            raise ClientClosedError
+        if self._given is not None:
+            return self._given
+        if self._own is None:
+            self._own = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),  # how many streams at once is for operators to say
+                cookie_jar=aiohttp.DummyCookieJar(),  # the edge's cookies are neither needed nor kept
+                proxy=_environment_proxy(self._base_url),
+            )
+        return self._own
+
+    async def close(self) -> None:
+        self.closed = True
+        if self._own is not None:
+            await self._own.close()
+
+
+def _environment_proxy(url: str) -> str | None:
+    """The proxy that HTTPS_PROXY and its like name for this URL.
+
+    Not aiohttp's `trust_env`: that asks a thread for it at every request, and refuses to work beside a netrc entry.
+    """
+    parts = urlsplit(url)
+    if not parts.hostname or proxy_bypass(parts.hostname):
+        return None
+    return getproxies().get(parts.scheme)

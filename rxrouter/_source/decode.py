@@ -1,0 +1,194 @@
+"""Events → values, and what the end of the stream means."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from rxrouter._errors import ChunkDecodeError, EventTooLargeError, RouterError, StreamError, TruncatedStreamError
+from rxrouter._gate import Gate
+from rxrouter._wire.chunk import ChatChunk, decode_odd, has_content, require_chunk
+from rxrouter._wire.failure import event_error, stream_error
+from rxrouter._wire.sse import Comment, ServerSentEvent, SSEParser
+
+_decode: Callable[[Any], ChatChunk] = msgspec.json.Decoder(ChatChunk).decode
+_DONE = b"[DONE]"
+
+Item = bytes | ServerSentEvent | Comment
+
+
+class Reader(ABC):
+    """Takes a body's blocks, delivers values until the gate closes, and judges the end."""
+
+    def __init__(self, max_event_bytes: int, gate: Gate, on_next: Callable[[Any], None]) -> None:
+        self.seen = 0  # values delivered
+        self.ended = False  # nothing more is to be delivered
+        self.lingering = False  # all is there that has to be; only the end of the body is not
+        self.generation_id: str | None = None
+        self._failure: RouterError | None = None
+        self._gate = gate
+        self._on_next = on_next
+        self._parser = SSEParser(max_event_bytes)
+        self._items: Iterator[Any] = iter(())  # Item; Any, because the hot loop tries before it asks
+        self._too_large: EventTooLargeError | None = None
+
+    def feed(self, block: bytes) -> None:
+        """Delivers what the block completes; stops where the gate closes."""
+        try:
+            self._items = iter(self._parser.split(block))
+        except EventTooLargeError as error:
+            self._items = iter(error.events)
+            self._too_large = error
+        self.resume()
+
+    def resume(self) -> None:
+        """Delivers what is left of the block."""
+        self._deliver()
+        if self._too_large is not None and not self._gate.closed:
+            self._fail(self._too_large)
+
+    @abstractmethod
+    def _deliver(self) -> None: ...
+
+    @property
+    def draining(self) -> bool:
+        """Whether the rest of the body is worth a wait: it frees the connection for the next request, or has usage."""
+        return False
+
+    @abstractmethod
+    def outcome(self, cut: RouterError | None) -> RouterError | None:
+        """What the stream ended with, None if it is complete.
+
+        Args:
+            cut: Why there is no more to read; None for a body that has come to its end.
+        """
+
+    def _fail(self, error: RouterError) -> None:
+        if self._failure is None:
+            self._failure = error
+        self.ended = True
+
+
+class EventReader(Reader):
+    """Delivers events and comments as they are; the end is the end of the body."""
+
+    def _deliver(self) -> None:
+        for item in self._items:
+            self.seen += 1
+            self._on_next(
+                ServerSentEvent("message", item.decode(errors="replace")) if isinstance(item, bytes) else item
+            )
+            if self._gate.closed:
+                return
+
+    def outcome(self, cut: RouterError | None) -> RouterError | None:
+        """Any cut is a failure: only the protocol above could tell what was still to come."""
+        return self._failure or cut
+
+
+class ChunkReader(Reader):
+    """Delivers chunks, by the ending table of DESIGN 4.2."""
+
+    def __init__(self, max_event_bytes: int, gate: Gate, on_next: Callable[[Any], None]) -> None:
+        super().__init__(max_event_bytes, gate, on_next)
+        self._done = False
+        self._finished: set[int] = set()  # choices with a finish reason
+        self._open: set[int] = set()  # choices beyond the first that were seen, for n > 1
+
+    def _deliver(self) -> None:  # noqa: C901 - one fused loop from item to observer: the hot path
+        if self.ended:
+            self._search_usage()
+            return
+        gate, on_next = self._gate, self._on_next
+        chunk: ChatChunk | None = None
+        for item in self._items:
+            try:
+                chunk = _decode(item)  # raises TypeError for what is no plain event
+                chunk.received = item
+            except (msgspec.DecodeError, TypeError):
+                chunk = self._decode_other(item)
+                if self.ended:
+                    self._search_usage()
+                    return
+                if chunk is None:
+                    continue
+            choices = chunk.choices
+            notable = not choices or chunk.error is not None
+            for choice in choices:
+                if choice.finish_reason is not None or choice.error is not None:
+                    notable = True
+                elif choice.index:
+                    self._open.add(choice.index)
+            if notable and not self._note(chunk):
+                self._search_usage()
+                return
+            self.seen += 1
+            on_next(chunk)
+            if gate.closed:
+                break
+        if chunk is not None:
+            self.generation_id = self.generation_id or chunk.id
+            self.lingering = chunk.usage is not None and self._proven
+
+    def _decode_other(self, item: Item) -> ChatChunk | None:
+        """What is no plain chunk: [DONE], comments, other framings and other encodings; None if it is nothing."""
+        if isinstance(item, Comment):
+            return None
+        event, data = (item.event, item.data.encode()) if isinstance(item, ServerSentEvent) else ("", item)
+        if data.strip() == _DONE:
+            self._done = self.ended = True
+            return None
+        if not data or data.startswith(b":"):  # a keep-alive that a proxy made data of (WIRE 9)
+            return None
+        try:
+            chunk = decode_odd(data)
+            if event == "error" and chunk.error is None:
+                self._fail(event_error(data))
+        except ChunkDecodeError as error:
+            self._fail(event_error(data) if event == "error" else error)
+            return None
+        return chunk
+
+    def _note(self, chunk: ChatChunk) -> bool:
+        """Takes a chunk with an error, with a finish reason or without a choice; says whether to deliver it."""
+        if error := stream_error(chunk):
+            self._fail(error)
+            if any(has_content(choice.delta) for choice in chunk.choices):
+                self.seen += 1
+                self._on_next(chunk)  # no text is ever dropped
+            return False
+        try:
+            require_chunk(chunk)
+        except ChunkDecodeError as wrong:
+            self._fail(wrong)
+            return False
+        self._finished.update(choice.index for choice in chunk.choices if choice.finish_reason)
+        return True
+
+    def _search_usage(self) -> None:
+        """What comes behind an error matters only for what it says of the cost."""
+        failure = self._failure
+        if isinstance(failure, StreamError) and failure.usage is None:
+            for item in self._items:
+                try:
+                    failure.usage = _decode(item).usage or failure.usage
+                except (msgspec.DecodeError, TypeError):
+                    continue
+
+    @property
+    def draining(self) -> bool:
+        """After [DONE], and after an error, whose usage may follow."""
+        return self._done or isinstance(self._failure, StreamError)
+
+    @property
+    def _proven(self) -> bool:
+        return bool(self._finished) and self._open <= self._finished
+
+    def outcome(self, cut: RouterError | None) -> RouterError | None:
+        """Complete by [DONE] or by a finish reason of every choice; the end of a body alone proves nothing."""
+        if self._failure is not None or self._done or self._proven:
+            return self._failure
+        return cut or TruncatedStreamError()

@@ -1,0 +1,198 @@
+"""LoopObservable: an Observable whose chains stay on the client's loop, and that can be awaited, iterated and run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, TypeVar, overload
+
+from reactivex import ConnectableObservable, Observable, abc
+
+from rxrouter._consume import Iteration, Overflow, Subscription, for_each, iterate, last_value
+from rxrouter._source.loop import Home
+
+T_co = TypeVar("T_co", covariant=True)
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+E = TypeVar("E")
+F = TypeVar("F")
+G = TypeVar("G")
+
+
+class LoopObservable(Observable[T_co]):
+    """What a client returns: cold, and every chain on it runs on the client's loop unless a subscriber says otherwise.
+
+    RxPY hands the subscription's scheduler up through all operators, and every fluent method goes through `pipe`; so
+    `chunks.pipe(ops.timeout(30))` and `chunks.delay(1)` use timers of the loop, where they would start threads.
+    """
+
+    def __init__(self, source: Observable[T_co], home: Home) -> None:
+        super().__init__()
+        self._source = source
+        self._home = home
+
+    def subscribe(
+        self,
+        on_next: abc.ObserverBase[T_co] | abc.OnNext[T_co] | None = None,
+        on_error: abc.OnError | None = None,
+        on_completed: abc.OnCompleted | None = None,
+        *,
+        scheduler: abc.SchedulerBase | None = None,
+    ) -> Subscription:
+        """Subscribes, which sends the request; from any thread.
+
+        Args:
+            on_next: An observer, or what to do with each value; it runs on the client's loop.
+            on_error: What to do with the error, if that is the end.
+            on_completed: What to do at the end, if it is a good one.
+            scheduler: Time for the chain's operators; the client's loop when None.
+        Cancels: `dispose()` of what is returned, from anywhere; `await aclose()` also waits for the release.
+
+        Raises:
+            RuntimeError: the client's loop is closed or not running.
+        """
+        home = self._home
+        home.bind()
+        disposable = self._source.subscribe(on_next, on_error, on_completed, scheduler=scheduler or home.scheduler)
+        return Subscription(disposable, home.settled)
+
+    # Narrower than RxPY's, whose operators may return anything: an Observable comes out as one that can be awaited.
+    @overload  # type: ignore[override]
+    def pipe(self) -> LoopObservable[T_co]: ...
+    @overload
+    def pipe(self, a: Callable[[Observable[T_co]], Observable[A]], /) -> LoopObservable[A]: ...
+    @overload
+    def pipe(
+        self, a: Callable[[Observable[T_co]], Observable[A]], b: Callable[[Observable[A]], Observable[B]], /
+    ) -> LoopObservable[B]: ...
+    @overload
+    def pipe(
+        self,
+        a: Callable[[Observable[T_co]], Observable[A]],
+        b: Callable[[Observable[A]], Observable[B]],
+        c: Callable[[Observable[B]], Observable[C]],
+        /,
+    ) -> LoopObservable[C]: ...
+    @overload
+    def pipe(
+        self,
+        a: Callable[[Observable[T_co]], Observable[A]],
+        b: Callable[[Observable[A]], Observable[B]],
+        c: Callable[[Observable[B]], Observable[C]],
+        d: Callable[[Observable[C]], Observable[D]],
+        /,
+    ) -> LoopObservable[D]: ...
+    @overload
+    def pipe(
+        self,
+        a: Callable[[Observable[T_co]], Observable[A]],
+        b: Callable[[Observable[A]], Observable[B]],
+        c: Callable[[Observable[B]], Observable[C]],
+        d: Callable[[Observable[C]], Observable[D]],
+        e: Callable[[Observable[D]], Observable[E]],
+        /,
+    ) -> LoopObservable[E]: ...
+    @overload
+    def pipe(
+        self,
+        a: Callable[[Observable[T_co]], Observable[A]],
+        b: Callable[[Observable[A]], Observable[B]],
+        c: Callable[[Observable[B]], Observable[C]],
+        d: Callable[[Observable[C]], Observable[D]],
+        e: Callable[[Observable[D]], Observable[E]],
+        f: Callable[[Observable[E]], Observable[F]],
+        /,
+    ) -> LoopObservable[F]: ...
+    @overload
+    def pipe(
+        self,
+        a: Callable[[Observable[T_co]], Observable[A]],
+        b: Callable[[Observable[A]], Observable[B]],
+        c: Callable[[Observable[B]], Observable[C]],
+        d: Callable[[Observable[C]], Observable[D]],
+        e: Callable[[Observable[D]], Observable[E]],
+        f: Callable[[Observable[E]], Observable[F]],
+        g: Callable[[Observable[F]], Observable[G]],
+        /,
+    ) -> LoopObservable[G]: ...
+    @overload
+    def pipe(self, *operators: Callable[[Any], Any]) -> Any: ...
+
+    def pipe(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, *operators: Callable[[Any], Any]
+    ) -> Any:
+        """The chain of the operators, left to right; it keeps the client's loop."""
+        result: Any = self
+        for operator in operators:
+            result = operator(result)
+        kind: object = type(result)
+        if kind is Observable:
+            return LoopObservable(result, self._home)
+        if kind is ConnectableObservable:
+            return _LoopConnectable(result, self._home)
+        return result
+
+    def __aiter__(self) -> Iteration[T_co]:
+        return iterate(self)
+
+    def iterate(self, *, high: int = 64, low: int = 16, overflow: Overflow = Overflow.PAUSE) -> Iteration[T_co]:
+        """See `rxrouter.iterate`."""
+        return iterate(self, high=high, low=low, overflow=overflow)
+
+    async def for_each(
+        self,
+        action: Callable[[T_co], Awaitable[object]],
+        *,
+        high: int = 64,
+        low: int = 16,
+        overflow: Overflow = Overflow.PAUSE,
+    ) -> None:
+        """See `rxrouter.for_each`."""
+        await for_each(self, action, high=high, low=low, overflow=overflow)
+
+    def __await__(self) -> Generator[Any, None, T_co]:
+        return self._last().__await__()
+
+    async def _last(self) -> T_co:
+        future, subscription = last_value(self)
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            subscription.dispose()
+
+    def run(self, scheduler: abc.SchedulerBase | None = None) -> T_co:  # noqa: ARG002
+        """Blocks this thread until the end; returns the last value, or raises what the stream ended with.
+
+        Args:
+            scheduler: There because RxPY's `run` has it; the chain stays on the client's loop.
+
+        Raises:
+            RuntimeError: this is the thread of the client's loop: waiting here for what only the loop can do would
+                never end. Use `await`.
+            SequenceContainsNoElementsError: completed without a value.
+        """
+        if self._home.here():
+            raise RuntimeError("run() would block the event loop that it waits for; use `await chunks` here")
+        future, subscription = last_value(self)
+        try:
+            return future.result()
+        finally:
+            subscription.dispose()
+
+
+class _LoopConnectable(LoopObservable[T_co]):
+    """The same of `publish()` and `replay()`: `connect` and `auto_connect` stay on the loop, too."""
+
+    def __init__(self, source: ConnectableObservable[T_co], home: Home) -> None:
+        super().__init__(source, home)
+        self._connectable = source
+
+    def connect(self, scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase | None:
+        """Subscribes the shared source, which sends the request."""
+        return self._connectable.connect(scheduler)
+
+    def auto_connect(self, subscriber_count: int = 1) -> LoopObservable[T_co]:
+        """Connects with the `subscriber_count`-th subscriber."""
+        return LoopObservable(self._connectable.auto_connect(subscriber_count), self._home)
