@@ -1,0 +1,22 @@
+"""For tests, ours and yours: recorded and made-up answers, and a server that gives them, with every fault on demand."""
+
+from rxrouter.testing.answer import COMMENT, DONE, STORY, answer, chunk, event
+from rxrouter.testing.recording import Recording
+from rxrouter.testing.reply import FAULTS, Act, Reply, Step
+from rxrouter.testing.simulator import Exchange, Simulator
+
+__all__ = [
+    "Simulator",
+    "Exchange",
+    "Reply",
+    "Step",
+    "Act",
+    "FAULTS",
+    "Recording",
+    "answer",
+    "chunk",
+    "event",
+    "COMMENT",
+    "DONE",
+    "STORY",
+]
