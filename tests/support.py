@@ -1,0 +1,62 @@
+"""What tests share: a client beside the server it talks to, what a stream did, and where the recordings are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import pytest
+from reactivex import Observable
+
+from rxrouter import OpenRouter
+from rxrouter.testing import Simulator
+
+T = TypeVar("T")
+
+SHARED = Path(__file__).parent.parent.parent / "shared"  # beside the checkout, where there is one
+
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the recordings are not part of the project")
+
+
+@asynccontextmanager
+async def served(answer: Any = None, **options: Any) -> AsyncIterator[tuple[OpenRouter, Simulator]]:
+    """A client and the simulator that it asks; `options` are the client's, but for `fault`, which is the server's."""
+    async with (
+        Simulator(answer, fault=options.pop("fault", None)) as simulator,
+        OpenRouter("sk-test", base_url=simulator.base_url, **options) as client,
+    ):
+        yield client, simulator
+
+
+class Observed(Generic[T]):
+    """An observer that keeps what it was told, and can be waited for."""
+
+    def __init__(self) -> None:
+        self.values: list[T] = []
+        self.endings: list[Exception | None] = []  # None for completion; more than one is a broken promise
+        self.over = asyncio.Event()
+
+    def on_next(self, value: T) -> None:
+        self.values.append(value)
+
+    def on_error(self, error: Exception) -> None:
+        self.endings.append(error)
+        self.over.set()
+
+    def on_completed(self) -> None:
+        self.endings.append(None)
+        self.over.set()
+
+
+async def observe(source: Observable[T]) -> Observed[T]:
+    """Subscribes, waits for the ending, and gives whatever else comes a chance to break the promise that none does."""
+    seen = Observed[T]()
+    source.subscribe(seen.on_next, seen.on_error, seen.on_completed)
+    await seen.over.wait()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert len(seen.endings) == 1
+    return seen
