@@ -46,12 +46,19 @@ class Reader(ABC):
 
     def resume(self) -> None:
         """Delivers what is left of the block."""
-        self._deliver()
+        if self.ended:
+            self._discard()
+        else:
+            self._deliver()
         if self._too_large is not None and not self._gate.closed:
             self._fail(self._too_large)
 
     @abstractmethod
     def _deliver(self) -> None: ...
+
+    @abstractmethod
+    def _discard(self) -> None:
+        """Takes what comes behind the end."""
 
     @property
     def draining(self) -> bool:
@@ -84,6 +91,9 @@ class EventReader(Reader):
             if self._gate.closed:
                 return
 
+    def _discard(self) -> None:
+        """Nothing does: it ends with the body, or by a failure of the framing."""
+
     def outcome(self, cut: RouterError | None) -> RouterError | None:
         """Any cut is a failure: only the protocol above could tell what was still to come."""
         return self._failure or cut
@@ -99,9 +109,6 @@ class ChunkReader(Reader):
         self._open: set[int] = set()  # choices beyond the first that were seen, for n > 1
 
     def _deliver(self) -> None:  # noqa: C901 - one fused loop from item to observer: the hot path
-        if self.ended:
-            self._search_usage()
-            return
         gate, on_next = self._gate, self._on_next
         chunk: ChatChunk | None = None
         for item in self._items:
@@ -111,7 +118,7 @@ class ChunkReader(Reader):
             except (msgspec.DecodeError, TypeError):
                 chunk = self._decode_other(item)
                 if self.ended:
-                    self._search_usage()
+                    self._discard()
                     return
                 if chunk is None:
                     continue
@@ -123,7 +130,7 @@ class ChunkReader(Reader):
                 elif choice.index:
                     self._open.add(choice.index)
             if notable and not self._note(chunk):
-                self._search_usage()
+                self._discard()
                 return
             self.seen += 1
             on_next(chunk)
@@ -168,7 +175,7 @@ class ChunkReader(Reader):
         self._finished.update(choice.index for choice in chunk.choices if choice.finish_reason)
         return True
 
-    def _search_usage(self) -> None:
+    def _discard(self) -> None:
         """What comes behind an error matters only for what it says of the cost."""
         failure = self._failure
         if isinstance(failure, StreamError) and failure.usage is None:

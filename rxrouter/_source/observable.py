@@ -127,10 +127,9 @@ class LoopObservable(Observable[T_co]):
         result: Any = self
         for operator in operators:
             result = operator(result)
-        kind: object = type(result)
-        if kind is Observable:
+        if result.__class__ is Observable:
             return LoopObservable(result, self._home)
-        if kind is ConnectableObservable:
+        if result.__class__ is ConnectableObservable:
             return _LoopConnectable(result, self._home)
         return result
 

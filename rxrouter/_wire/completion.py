@@ -176,7 +176,7 @@ class _ChoiceFold(Struct):
         key = f"{piece.get('type')} {index}"
         detail = self.details_at.get(key) if index is not None else None
         if detail is None:
-            detail = {}
+            detail = dict[str, Any]()
             self.details.append(detail)
             self.details_at[key] = detail
         signature = piece.get("signature") or detail.get("signature")

@@ -13,11 +13,11 @@ GENERATION_ID = "gen-1763820000-simulatedsimulated01"
 _WORD = re.compile(r"\s*\S+|\s+")
 
 STORY = (
-    "Once upon a time a small language model lived in a rack by the sea. It answered one word at a time, and every word"
-    " travelled alone: out of the rack, through a socket, over the waves, into a terminal.\n\n"
-    "One night a storm cut the cable in the middle of a sentence. Over there nobody noticed; it just"
-    " looked short. So the model made a promise: it would say when it was finished, every time, and whoever did not hear"
-    " the promise would know that there had been more.\n\n"
+    "Once upon a time a small language model lived in a rack by the sea. It answered one word at a time, and every"
+    " word travelled alone: out of the rack, through a socket, over the waves, into a terminal.\n\n"
+    "One night a storm cut the cable in the middle of a sentence. Over there nobody noticed; it just looked short. So"
+    " the model made a promise: it would say when it was finished, every time, and whoever did not hear the promise"
+    " would know that there had been more.\n\n"
     "Since then its listeners sleep well. They know how the story ends, and that this is the end."
 )
 
