@@ -1,0 +1,42 @@
+"""Every Python block of the README runs as it stands, against a simulated OpenRouter."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rxrouter.testing import Simulator
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_block_runs(block: str) -> None:
+    promised = re.findall(r"print\(.*\)   # (.*)$", block, re.MULTILINE)
+
+    with Simulator() as offline:
+        run = subprocess.run(
+            [sys.executable, "-X", "dev", "-W", "error", "-c", block],
+            env=os.environ | {"OPENROUTER_BASE_URL": offline.base_url, "OPENROUTER_API_KEY": "sk-readme"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert (run.returncode, run.stderr) == (0, "")
+    for line in promised:
+        assert line in run.stdout
+
+
+def test_links_lead_somewhere() -> None:
+    links = [link for link in re.findall(r"\]\(([^)]*)\)", README) if "://" not in link]
+
+    assert links
+    assert [link for link in links if not (Path(__file__).parent.parent / link).exists()] == []
