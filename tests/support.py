@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -22,7 +22,7 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the recordings ar
 
 
 @asynccontextmanager
-async def served(answer: Any = None, **options: Any) -> AsyncIterator[tuple[OpenRouter, Simulator]]:
+async def served(answer: Any = None, **options: Any) -> AsyncGenerator[tuple[OpenRouter, Simulator]]:
     """A client and the simulator that it asks; `options` are the client's, but for `fault`, which is the server's."""
     async with (
         Simulator(answer, fault=options.pop("fault", None)) as simulator,
