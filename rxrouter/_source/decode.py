@@ -106,39 +106,47 @@ class ChunkReader(Reader):
         super().__init__(max_event_bytes, gate, on_next)
         self._done = False
         self._finished: set[int] = set()  # choices with a finish reason
-        self._open: set[int] = set()  # choices beyond the first that were seen, for n > 1
+        self._open: set[int] = set()  # choices that were seen, but for those of plain chunks: their index is 0
+        self._noted = 0  # chunks that were not plain
 
-    def _deliver(self) -> None:  # noqa: C901 - one fused loop from item to observer: the hot path
-        gate, on_next = self._gate, self._on_next
+    def _deliver(self) -> None:
+        gate, on_next, decode = self._gate, self._on_next, _decode
         chunk: ChatChunk | None = None
-        for item in self._items:
-            try:
-                chunk = _decode(item)  # raises TypeError for what is no plain event
-                chunk.received = item
-            except (msgspec.DecodeError, TypeError):
-                chunk = self._decode_other(item)
-                if self.ended:
-                    self._discard()
-                    return
-                if chunk is None:
-                    continue
-            choices = chunk.choices
-            notable = not choices or chunk.error is not None
-            for choice in choices:
-                if choice.finish_reason is not None or choice.error is not None:
-                    notable = True
-                elif choice.index:
-                    self._open.add(choice.index)
-            if notable and not self._note(chunk):
-                self._discard()
-                return
-            self.seen += 1
-            on_next(chunk)
-            if gate.closed:
-                break
+        seen = self.seen
+        try:
+            for item in self._items:
+                try:
+                    chunk = decode(item)  # raises TypeError for what is no plain event
+                    chunk.received = item
+                except (msgspec.DecodeError, TypeError):
+                    chunk = self._decode_other(item)
+                    if chunk is None:
+                        if self.ended:
+                            break
+                        continue
+                choices = chunk.choices
+                for choice in choices:
+                    if choice.finish_reason is not None or choice.index or choice.error is not None:
+                        break
+                else:
+                    if choices and chunk.error is None:  # nearly always
+                        seen += 1
+                        on_next(chunk)
+                        if gate.closed:
+                            break
+                        continue
+                if self._note(chunk):
+                    seen += 1
+                    on_next(chunk)  # also with an error in it: no text is ever dropped
+                if self.ended or gate.closed:
+                    break
+        finally:
+            self.seen = seen
         if chunk is not None:
             self.generation_id = self.generation_id or chunk.id
             self.lingering = chunk.usage is not None and self._proven
+        if self.ended:
+            self._discard()
 
     def _decode_other(self, item: Item) -> ChatChunk | None:
         """What is no plain chunk: [DONE], comments, other framings and other encodings; None if it is nothing."""
@@ -154,25 +162,25 @@ class ChunkReader(Reader):
             chunk = decode_odd(data)
             if event == "error" and chunk.error is None:
                 self._fail(event_error(data))
+                return None
         except ChunkDecodeError as error:
             self._fail(event_error(data) if event == "error" else error)
             return None
         return chunk
 
     def _note(self, chunk: ChatChunk) -> bool:
-        """Takes a chunk with an error, with a finish reason or without a choice; says whether to deliver it."""
+        """Takes a chunk with an error, a finish reason, several choices or none; says whether to deliver it."""
         if error := stream_error(chunk):
             self._fail(error)
-            if any(has_content(choice.delta) for choice in chunk.choices):
-                self.seen += 1
-                self._on_next(chunk)  # no text is ever dropped
-            return False
+            return any(has_content(choice.delta) for choice in chunk.choices)
         try:
             require_chunk(chunk)
         except ChunkDecodeError as wrong:
             self._fail(wrong)
             return False
-        self._finished.update(choice.index for choice in chunk.choices if choice.finish_reason)
+        self._noted += 1
+        for choice in chunk.choices:
+            (self._finished if choice.finish_reason else self._open).add(choice.index)
         return True
 
     def _discard(self) -> None:
@@ -192,7 +200,8 @@ class ChunkReader(Reader):
 
     @property
     def _proven(self) -> bool:
-        return bool(self._finished) and self._open <= self._finished
+        plain = {0} if self.seen > self._noted else set[int]()
+        return bool(self._finished) and self._open | plain <= self._finished
 
     def outcome(self, cut: RouterError | None) -> RouterError | None:
         """Complete by [DONE] or by a finish reason of every choice; the end of a body alone proves nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -11,7 +12,8 @@ from rxrouter._errors import ChunkDecodeError
 from rxrouter._wire.json import as_list, as_object, without_nulls
 
 # Fields are declared in the order of the wire: msgspec looks for a key first where the last one was found.
-# Lists and deltas are never None, so that nobody has to ask; `decode_odd` takes the nulls that senders put there.
+# Lists and deltas are never None, so that nobody has to ask; `decode_odd` takes the nulls that senders put there. An
+# absent list is the empty tuple, which costs nothing to make.
 
 
 class FunctionDelta(Struct, gc=False, omit_defaults=True):
@@ -37,11 +39,11 @@ class Delta(Struct, gc=False, omit_defaults=True):
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None  # the same under the name of DeepSeek, xAI, llama.cpp
-    reasoning_details: list[dict[str, Any]] = []
-    tool_calls: list[ToolCallDelta] = []
+    reasoning_details: Sequence[dict[str, Any]] = ()
+    tool_calls: Sequence[ToolCallDelta] = ()
     refusal: str | None = None
-    annotations: list[dict[str, Any]] = []
-    images: list[dict[str, Any]] = []
+    annotations: Sequence[dict[str, Any]] = ()
+    images: Sequence[dict[str, Any]] = ()
     audio: dict[str, Any] | None = None
 
 
@@ -105,7 +107,7 @@ class ChatChunk(_Received, Struct, gc=False, omit_defaults=True):
     model: str | None = None
     object: str | None = None
     created: int | float | None = None  # Unix time in seconds
-    choices: list[Choice] = []
+    choices: Sequence[Choice] = ()
     system_fingerprint: str | None = None
     service_tier: str | None = None
     usage: Usage | None = None

@@ -128,8 +128,8 @@ class SSEParser:
             end = block.rfind(b"\n\n")
             if end >= 0:
                 parts = block[6:end].split(b"\n\ndata: ")
-                if block.count(b"\n", 6, end) == 2 * len(parts) - 2 and not self._id:
-                    out += parts
+                if b"\n" not in b"".join(parts) and not self._id:  # count() would take as long as all the rest
+                    out.extend(parts)
                 else:  # something else is between the plain events: comments, ids, more lines of data
                     for part in parts:
                         if b"\n" in part or self._id:
