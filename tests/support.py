@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -49,6 +49,12 @@ class Observed(Generic[T]):
     def on_completed(self) -> None:
         self.endings.append(None)
         self.over.set()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Lets the loop turn until something is so that no event tells of; the test's time limit is the only one."""
+    while not true():  # noqa: ASYNC110 - polled, because a server's thread or socket has no event for it
+        await asyncio.sleep(0)
 
 
 async def observe(source: Observable[T]) -> Observed[T]:

@@ -1,0 +1,67 @@
+"""Chunks for operator tests, by the real decoder, and sources of them in virtual time."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+from reactivex import Observable, abc
+from reactivex.testing import ReactiveTest, TestScheduler
+from reactivex.testing.subscription import Subscription
+
+from rxrouter import ChatChunk
+from rxrouter.operators import Operator
+
+T = TypeVar("T")
+
+_SUBSCRIBED = 200  # the tick at which TestScheduler.start subscribes; ticks here count from it
+
+Notification = tuple[int, Any]
+"""When, and a value; an Exception for on_error, None for on_completed."""
+
+
+def chunk(*deltas: dict[str, Any], **more: Any) -> ChatChunk:
+    """A chunk with one choice a delta, as it comes out of the decoder."""
+    choices = [{"index": index, "delta": delta} for index, delta in enumerate(deltas)]
+    return msgspec.json.decode(msgspec.json.encode({"id": "gen-1", "choices": choices, **more}), type=ChatChunk)
+
+
+def play(
+    operator: Operator[ChatChunk, T], *source: Notification, disposed: int = 800
+) -> tuple[list[Notification], tuple[int, int]]:
+    """What the operator says when, for a cold source that says this; and when it was subscribed and left."""
+    scheduler = TestScheduler()
+    cold = scheduler.create_cold_observable(*(_recorded(at, what) for at, what in source))
+    observer = scheduler.start(lambda: cold.pipe(operator), disposed=_SUBSCRIBED + disposed)
+    heard = [(_at(m.time), _told(m.value)) for m in observer.messages]
+    subscription: Subscription = cold.subscriptions[0]
+    return heard, (_at(subscription.subscribe), _at(subscription.unsubscribe))
+
+
+def subscribed_scheduler(operator: Operator[ChatChunk, Any]) -> tuple[abc.SchedulerBase, abc.SchedulerBase | None]:
+    """The scheduler that a subscriber gave, and the one that reached the source through the operator."""
+    reached: list[abc.SchedulerBase | None] = []
+
+    def subscribe(observer: abc.ObserverBase[ChatChunk], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
+        reached.append(scheduler)
+        return Observable[ChatChunk]().subscribe(observer)
+
+    given = TestScheduler()
+    Observable(subscribe).pipe(operator).subscribe(scheduler=given)
+    return given, reached[0]
+
+
+def _recorded(at: int, what: Any) -> Any:
+    if isinstance(what, Exception):
+        return ReactiveTest.on_error(at, what)
+    return ReactiveTest.on_completed(at) if what is None else ReactiveTest.on_next(at, what)
+
+
+def _at(time: float) -> int:
+    return round(time) - _SUBSCRIBED
+
+
+def _told(notification: Any) -> Any:
+    return {"N": lambda: notification.value, "E": lambda: notification.exception, "C": lambda: None}[
+        notification.kind
+    ]()

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+
+from rxrouter import ChatChunk
+from rxrouter.operators import reasoning
+from tests.operators.support import chunk, play, subscribed_scheduler
+
+DETAIL = {"type": "reasoning.text", "text": "hm", "index": 0}
+
+
+@pytest.mark.parametrize(
+    "thought",
+    [
+        chunk({"reasoning": "hm", "reasoning_details": [DETAIL]}),
+        chunk({"reasoning": "hm", "reasoning_content": "hm"}),
+        chunk({"reasoning_content": "hm"}),
+        chunk({"reasoning_details": [DETAIL]}),
+        chunk({"reasoning_details": [{"type": "reasoning.summary", "summary": "hm"}]}),
+    ],
+    ids=["mirrored", "two names", "other name", "details alone", "summary alone"],
+)
+def test_reasoning_is_said_once_wherever_it_is(thought: ChatChunk) -> None:
+    assert play(reasoning(), (1, thought), (2, None))[0] == [(1, "hm"), (2, None)]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [chunk({"content": "Hi"}), chunk({"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]}), chunk({})],
+    ids=["text", "encrypted", "empty"],
+)
+def test_reasoning_skips_what_shows_none(other: ChatChunk) -> None:
+    assert play(reasoning(), (1, other), (2, None))[0] == [(2, None)]
+
+
+def test_reasoning_passes_the_error_on() -> None:
+    error = ValueError("cut")
+
+    assert play(reasoning(), (1, chunk({"reasoning": "hm"})), (2, error))[0] == [(1, "hm"), (2, error)]
+
+
+def test_reasoning_leaves_an_endless_source_when_disposed() -> None:
+    assert play(reasoning(), (9, chunk({"reasoning": "hm"})), disposed=5) == ([], (0, 5))
+
+
+def test_reasoning_is_of_one_choice() -> None:
+    both = chunk({"reasoning": "first"}, {"reasoning": "second"})
+
+    assert play(reasoning(choice=1), (1, both), (2, None))[0] == [(1, "second"), (2, None)]
+
+
+def test_reasoning_hands_the_scheduler_up() -> None:
+    given, reached = subscribed_scheduler(reasoning())
+
+    assert reached is given
