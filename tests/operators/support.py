@@ -62,6 +62,6 @@ def _at(time: float) -> int:
 
 
 def _told(notification: Any) -> Any:
-    return {"N": lambda: notification.value, "E": lambda: notification.exception, "C": lambda: None}[
-        notification.kind
-    ]()
+    if notification.kind == "N":
+        return notification.value
+    return notification.exception if notification.kind == "E" else None
