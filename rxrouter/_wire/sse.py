@@ -10,6 +10,7 @@ from rxrouter._errors import EventTooLargeError
 
 MAX_EVENT_BYTES = 64 * 1024 * 1024  # images come as one event; 1.9 MB recorded (WIRE 5), users report tens
 
+_LF, _CR = 10, 13  # `10 in block` takes 20 ns where `b"\n" in block`, which tries for an int first, takes 140
 _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile("\r\n|\r|\n")
 _RETRY_DIGITS = 300  # beyond, the number is no float any more; the standard has no bound
@@ -113,10 +114,10 @@ class SSEParser:
         """
         if not self._started or self._skip_lf or self._too_large:
             block = self._resume(block)
-        if b"\r" in block:
+        if _CR in block:
             self._skip_lf = block.endswith(b"\r")
             block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        if b"\n" not in block:
+        if _LF not in block:
             self._line += block
             self._check_size(len(self._line), [])
             return []
@@ -128,11 +129,11 @@ class SSEParser:
             end = block.rfind(b"\n\n")
             if end >= 0:
                 parts = block[6:end].split(b"\n\ndata: ")
-                if b"\n" not in b"".join(parts) and not self._id:  # count() would take as long as all the rest
+                if _LF not in b"".join(parts) and not self._id:  # count() would take as long as all the rest
                     out.extend(parts)
                 else:  # something else is between the plain events: comments, ids, more lines of data
                     for part in parts:
-                        if b"\n" in part or self._id:
+                        if _LF in part or self._id:
                             self._read_lines(b"data: %b\n\n" % part, out)
                         else:
                             out.append(part)
