@@ -114,6 +114,10 @@ class SSEParser:
         """
         if not self._started or self._skip_lf or self._too_large:
             block = self._resume(block)
+        if block.endswith(b"\n\n") and block.startswith(b"data: ") and not (self._line or self._inside or self._id):
+            data = block[6:-2]
+            if _LF not in data and _CR not in data and len(block) <= self._max:
+                return [data]  # one event in one read, as a model types it
         if _CR in block:
             self._skip_lf = block.endswith(b"\r")
             block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
