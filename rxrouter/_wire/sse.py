@@ -106,7 +106,7 @@ class SSEParser:
             error.events = [_event(item) for item in error.events]
             raise
 
-    def split(self, block: bytes) -> list[bytes | ServerSentEvent | Comment]:  # noqa: C901 - the hot path, fused
+    def split(self, block: bytes) -> list[bytes | ServerSentEvent | Comment]:  # noqa: C901, PLR0912 - the hot path, fused
         """`feed` without the cost: a plain event, which is what OpenRouter sends, is just the bytes of its data.
 
         Plain: one data line or several, no type, no id. One C-level split a block: 0.2 µs an event where building
