@@ -45,7 +45,7 @@ class OpenRouter:
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: a URL that is none, or a key with white space in it.
+        ValueError: a URL that is none, a key with white space in it, a header that is none.
     """
 
     def __init__(  # noqa: PLR0913 - the settings of a client
@@ -63,7 +63,7 @@ class OpenRouter:
         self._base_url = (base_url or os.environ.get("OPENROUTER_BASE_URL") or BASE_URL).rstrip("/")
         parts = urlsplit(self._base_url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError(f"base_url is an http(s) URL, not {self._base_url!r}")
+            raise ValueError("base_url is no http(s) URL")
         key = api_key or os.environ.get("OPENROUTER_API_KEY")
         if key and (not key.isascii() or key.split() != [key]):
             raise ValueError("the API key has white space or other foreign characters in it")
@@ -79,6 +79,11 @@ class OpenRouter:
             "Accept-Encoding": "identity",  # a proxy that compresses a stream also buffers it
         }
         self._headers = {name: value for name, value in own.items() if value} | dict(headers or {})
+        for name, value in self._headers.items():
+            if not value.isprintable():
+                raise ValueError(f"the header {name} has a character in it that no header can have")
+        if parts.username and key:
+            raise ValueError("base_url has a user in it, and there is an API key: either authenticates, not both")
         self._needs_key = parts.hostname == "openrouter.ai" and "Authorization" not in self._headers
         self._timeouts = timeouts
         self._max_event_bytes = max_event_bytes
@@ -87,7 +92,8 @@ class OpenRouter:
         self._home.closers.append(self._sessions.close)
 
     def __repr__(self) -> str:
-        return f"OpenRouter(base_url={self._base_url!r})"
+        parts = urlsplit(self._base_url)
+        return f"OpenRouter(base_url='{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}')"
 
     def chat(self, prompt_or_request: str | ChatRequest | None = None, /, **fields: Any) -> LoopObservable[ChatChunk]:
         """A chat completion as a stream of chunks; nothing is sent, and nothing billed, before somebody subscribes.

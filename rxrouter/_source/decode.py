@@ -111,7 +111,7 @@ class ChunkReader(Reader):
 
     def _deliver(self) -> None:  # noqa: C901, PLR0912 - one fused loop from item to observer: the hot path
         gate, on_next, decode = self._gate, self._on_next, _decode
-        chunk: ChatChunk | None = None
+        last: ChatChunk | None = None
         seen = self.seen
         try:
             for item in self._items:
@@ -119,11 +119,12 @@ class ChunkReader(Reader):
                     chunk = decode(item)  # raises TypeError for what is no plain event
                     chunk.received = item
                 except (msgspec.DecodeError, TypeError):
-                    chunk = self._decode_other(item)
-                    if chunk is None:
+                    other = self._decode_other(item)
+                    if other is None:
                         if self.ended:
                             break
                         continue
+                    chunk = other
                 choices = chunk.choices
                 for choice in choices:
                     if choice.finish_reason is not None or choice.index or choice.error is not None:
@@ -131,20 +132,22 @@ class ChunkReader(Reader):
                 else:
                     if choices and chunk.error is None:  # nearly always
                         seen += 1
+                        last = chunk
                         on_next(chunk)
                         if gate.closed:
                             break
                         continue
                 if self._note(chunk):
                     seen += 1
+                    last = chunk
                     on_next(chunk)  # also with an error in it: no text is ever dropped
                 if self.ended or gate.closed:
                     break
         finally:
             self.seen = seen
-        if chunk is not None:
-            self.generation_id = self.generation_id or chunk.id
-            self.lingering = chunk.usage is not None and self._proven
+        if last is not None:
+            self.generation_id = self.generation_id or last.id
+            self.lingering = last.usage is not None and self._proven
         if self.ended:
             self._discard()
 
@@ -172,6 +175,7 @@ class ChunkReader(Reader):
         """Takes a chunk with an error, a finish reason, several choices or none; says whether to deliver it."""
         if error := stream_error(chunk):
             self._fail(error)
+            self.generation_id = self.generation_id or chunk.id
             return any(has_content(choice.delta) for choice in chunk.choices)
         try:
             require_chunk(chunk)

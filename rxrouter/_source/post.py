@@ -49,14 +49,14 @@ class Timeouts(Struct, frozen=True):
 
 
 class Outgoing(Struct, frozen=True):
-    """What to send where; headers hold the key, so this has no repr of its fields."""
+    """What to send where; headers hold the key, the URL may hold a password, so this has no repr of its fields."""
 
     url: str
     headers: dict[str, str]
     body: bytes
 
     def __repr__(self) -> str:
-        return f"Outgoing({self.url!r})"
+        return "Outgoing(…)"
 
 
 class _Body(aiohttp.Payload):
@@ -192,6 +192,7 @@ class Post(abc.DisposableBase):
                 out.url,
                 data=_Body(out.body, self._begin_clock),
                 headers=out.headers,
+                raise_for_status=False,  # whatever a given session says: its error would carry the key
                 allow_redirects=False,  # a POST that follows a 302 becomes a GET, and the key would travel
                 timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect, sock_connect=None, sock_read=None),
                 read_bufsize=_READ_BYTES,

@@ -195,10 +195,12 @@ def _take_apart(chunk: dict[str, Any]) -> None:
         usage["cost"] = as_object(usage["cost"]).get("total_cost")
 
 
-def merge_key(chunk: ChatChunk) -> tuple[int, str] | None:
-    """What two adjacent chunks must share to be one: the choice and the one kind of content; None for structure."""
-    if len(chunk.choices) != 1 or chunk.usage is not None or chunk.error is not None or chunk.debug is not None:
+def merge_key(chunk: ChatChunk) -> tuple[object, ...] | None:
+    """What two adjacent chunks must share to be one: head, choice, and the one kind of content; None for structure."""
+    rare = (chunk.usage, chunk.error, chunk.debug, chunk.openrouter_metadata, chunk.alignment, chunk.safeguard_results)
+    if len(chunk.choices) != 1 or any(x is not None for x in rare):
         return None
+    head = (chunk.id, chunk.model, chunk.provider, chunk.created, chunk.system_fingerprint, chunk.service_tier)
     choice = chunk.choices[0]
     delta = choice.delta
     structure = (choice.finish_reason, choice.native_finish_reason, choice.logprobs, choice.error, delta.audio)
@@ -214,7 +216,7 @@ def merge_key(chunk: ChatChunk) -> tuple[int, str] | None:
         )
         if there
     ]
-    return (choice.index, kinds[0]) if len(kinds) == 1 else None
+    return (*head, choice.index, kinds[0]) if len(kinds) == 1 else None
 
 
 def merge(chunks: list[ChatChunk]) -> ChatChunk:
@@ -229,8 +231,8 @@ def merge(chunks: list[ChatChunk]) -> ChatChunk:
         role=deltas[0].role,
         content=joined("content"),
         reasoning="".join(reasoning_of(d) or "" for d in deltas) or None,
-        reasoning_details=[detail for d in deltas for detail in d.reasoning_details],
+        reasoning_details=[detail for d in deltas for detail in d.reasoning_details] or (),
         refusal=joined("refusal"),
-        tool_calls=[call for d in deltas for call in d.tool_calls],
+        tool_calls=[call for d in deltas for call in d.tool_calls] or (),
     )
     return msgspec.structs.replace(first, choices=[Choice(first.choices[0].index, delta)])

@@ -14,7 +14,7 @@ from rxrouter._wire.chunk import ChatChunk
 from rxrouter._wire.json import as_list, as_object
 
 _MESSAGE_CHARS = 300  # of a body that is no JSON; error pages of proxies go on for kilobytes
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_MARKUP_CHARS = 4096  # looked at for them: the expression below is quadratic on what is not quite markup
 _MARKUP = re.compile(r"<(style|script).*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 
 
@@ -78,6 +78,8 @@ def _error_of(value: Any) -> Any:
     """The error object: under `error` (OpenRouter, OpenAI, Anthropic), in a list (Google), or the body itself."""
     value = (as_list(value) or [value])[0]
     error = as_object(value).get("error")
+    if isinstance(error, str):  # xAI: {"code": …, "error": "what happened"}
+        return {**as_object(value), "message": error}
     return value if error is None else error
 
 
@@ -104,6 +106,8 @@ def _facts(error: Any) -> dict[str, Any]:
 def _code(error: dict[str, Any]) -> int | str | None:
     for name in ("code", "http_status", "status_code"):
         code = error.get(name)
+        if isinstance(code, bool):
+            continue
         if isinstance(code, str) and code.isascii() and code.isdigit() and len(code) < 6:  # noqa: PLR2004 - a status
             return int(code)
         if isinstance(code, int | str) and code != "":
@@ -120,7 +124,7 @@ def _text(value: Any) -> str | None:
 def _seconds(value: Any) -> float | None:
     try:
         seconds = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return seconds if 0 <= seconds < float("inf") else None
 
@@ -134,7 +138,7 @@ def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
         return seconds
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-    except ValueError:
+    except (ValueError, OverflowError):  # dates beyond time, zones beyond earth
         return None
 
 
@@ -159,8 +163,10 @@ def _first(retry_after: float | None, pause: float | None, reset: float | None, 
 def _plain_text(body: bytes) -> str:
     """The message of a page or text: the title, or what is left without markup, on one line."""
     text = body.decode(errors="replace")
-    if "<" in text:
-        title = _TITLE.search(text)
-        text = title.group(1) if title else _MARKUP.sub(" ", text)
+    start = text.lower().find("<title")
+    if start >= 0:
+        text = text[start : start + _MARKUP_CHARS].partition(">")[2].partition("<")[0]
+    elif "<" in text:
+        text = _MARKUP.sub(" ", text[:_MARKUP_CHARS])
     text = " ".join(text.split())
     return text if len(text) <= _MESSAGE_CHARS else text[: _MESSAGE_CHARS - 1] + "…"

@@ -114,6 +114,8 @@ class SSEParser:
         """
         if not self._started or self._skip_lf or self._too_large:
             block = self._resume(block)
+            if not block:
+                return []
         if block.endswith(b"\n\n") and block.startswith(b"data: ") and not (self._line or self._inside or self._id):
             data = block[6:-2]
             if _LF not in data and _CR not in data and len(block) <= self._max:

@@ -120,7 +120,7 @@ class Simulator:
         self._home.end()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        exchange = Exchange(request, await request.read())
+        exchange = Exchange(request, await request.content.read())  # read() has a limit, images have none
         self.exchanges.append(exchange)
         try:
             return await self._reply(request, exchange)
