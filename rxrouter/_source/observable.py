@@ -18,7 +18,7 @@ C = TypeVar("C")
 D = TypeVar("D")
 E = TypeVar("E")
 F = TypeVar("F")
-G = TypeVar("G")
+R = TypeVar("R")
 
 
 class LoopObservable(Observable[T_co]):
@@ -58,65 +58,59 @@ class LoopObservable(Observable[T_co]):
         disposable = self._source.subscribe(on_next, on_error, on_completed, scheduler=scheduler or home.scheduler)
         return Subscription(disposable, home.settled)
 
-    # Narrower than RxPY's, whose operators may return anything: an Observable comes out as one that can be awaited.
+    # Narrower than RxPY's, where anything may come out: an Observable comes out as one that can be awaited.
     @overload  # type: ignore[override]
     def pipe(self) -> LoopObservable[T_co]: ...
     @overload
-    def pipe(self, a: Callable[[Observable[T_co]], Observable[A]], /) -> LoopObservable[A]: ...
+    def pipe(self, a: Callable[[Observable[T_co]], Observable[R]], /) -> LoopObservable[R]: ...
+    @overload
+    def pipe(self, a: Callable[[Observable[T_co]], A], b: Callable[[A], Observable[R]], /) -> LoopObservable[R]: ...
     @overload
     def pipe(
-        self, a: Callable[[Observable[T_co]], Observable[A]], b: Callable[[Observable[A]], Observable[B]], /
-    ) -> LoopObservable[B]: ...
-    @overload
-    def pipe(
-        self,
-        a: Callable[[Observable[T_co]], Observable[A]],
-        b: Callable[[Observable[A]], Observable[B]],
-        c: Callable[[Observable[B]], Observable[C]],
-        /,
-    ) -> LoopObservable[C]: ...
+        self, a: Callable[[Observable[T_co]], A], b: Callable[[A], B], c: Callable[[B], Observable[R]], /
+    ) -> LoopObservable[R]: ...
     @overload
     def pipe(
         self,
-        a: Callable[[Observable[T_co]], Observable[A]],
-        b: Callable[[Observable[A]], Observable[B]],
-        c: Callable[[Observable[B]], Observable[C]],
-        d: Callable[[Observable[C]], Observable[D]],
+        a: Callable[[Observable[T_co]], A],
+        b: Callable[[A], B],
+        c: Callable[[B], C],
+        d: Callable[[C], Observable[R]],
         /,
-    ) -> LoopObservable[D]: ...
+    ) -> LoopObservable[R]: ...
     @overload
     def pipe(
         self,
-        a: Callable[[Observable[T_co]], Observable[A]],
-        b: Callable[[Observable[A]], Observable[B]],
-        c: Callable[[Observable[B]], Observable[C]],
-        d: Callable[[Observable[C]], Observable[D]],
-        e: Callable[[Observable[D]], Observable[E]],
+        a: Callable[[Observable[T_co]], A],
+        b: Callable[[A], B],
+        c: Callable[[B], C],
+        d: Callable[[C], D],
+        e: Callable[[D], Observable[R]],
         /,
-    ) -> LoopObservable[E]: ...
+    ) -> LoopObservable[R]: ...
     @overload
     def pipe(
         self,
-        a: Callable[[Observable[T_co]], Observable[A]],
-        b: Callable[[Observable[A]], Observable[B]],
-        c: Callable[[Observable[B]], Observable[C]],
-        d: Callable[[Observable[C]], Observable[D]],
-        e: Callable[[Observable[D]], Observable[E]],
-        f: Callable[[Observable[E]], Observable[F]],
+        a: Callable[[Observable[T_co]], A],
+        b: Callable[[A], B],
+        c: Callable[[B], C],
+        d: Callable[[C], D],
+        e: Callable[[D], E],
+        f: Callable[[E], Observable[R]],
         /,
-    ) -> LoopObservable[F]: ...
+    ) -> LoopObservable[R]: ...
     @overload
     def pipe(
         self,
-        a: Callable[[Observable[T_co]], Observable[A]],
-        b: Callable[[Observable[A]], Observable[B]],
-        c: Callable[[Observable[B]], Observable[C]],
-        d: Callable[[Observable[C]], Observable[D]],
-        e: Callable[[Observable[D]], Observable[E]],
-        f: Callable[[Observable[E]], Observable[F]],
-        g: Callable[[Observable[F]], Observable[G]],
+        a: Callable[[Observable[T_co]], A],
+        b: Callable[[A], B],
+        c: Callable[[B], C],
+        d: Callable[[C], D],
+        e: Callable[[D], E],
+        f: Callable[[E], F],
+        g: Callable[[F], Observable[R]],
         /,
-    ) -> LoopObservable[G]: ...
+    ) -> LoopObservable[R]: ...
     @overload
     def pipe(self, *operators: Callable[[Any], Any]) -> Any: ...
 
