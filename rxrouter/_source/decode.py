@@ -118,7 +118,7 @@ class ChunkReader(Reader):
                 try:
                     chunk = decode(item)  # raises TypeError for what is no plain event
                     chunk.received = item
-                except (msgspec.DecodeError, TypeError):
+                except (msgspec.DecodeError, TypeError, RecursionError):
                     other = self._decode_other(item)
                     if other is None:
                         if self.ended:
@@ -194,7 +194,7 @@ class ChunkReader(Reader):
             for item in self._items:
                 try:
                     failure.usage = _decode(item).usage or failure.usage
-                except (msgspec.DecodeError, TypeError):
+                except (msgspec.DecodeError, TypeError, RecursionError):
                     continue
 
     @property

@@ -14,6 +14,7 @@ from rxrouter._wire.chunk import ChatChunk
 from rxrouter._wire.json import as_list, as_object
 
 _MESSAGE_CHARS = 300  # of a body that is no JSON; error pages of proxies go on for kilobytes
+_TITLE = re.compile("<title", re.IGNORECASE)
 _MARKUP_CHARS = 4096  # looked at for them: the expression below is quadratic on what is not quite markup
 _MARKUP = re.compile(r"<(style|script).*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 
@@ -163,9 +164,8 @@ def _first(retry_after: float | None, pause: float | None, reset: float | None, 
 def _plain_text(body: bytes) -> str:
     """The message of a page or text: the title, or what is left without markup, on one line."""
     text = body.decode(errors="replace")
-    start = text.lower().find("<title")
-    if start >= 0:
-        text = text[start : start + _MARKUP_CHARS].partition(">")[2].partition("<")[0]
+    if title := _TITLE.search(text):
+        text = text[title.end() : title.end() + _MARKUP_CHARS].partition(">")[2].partition("<")[0]
     elif "<" in text:
         text = _MARKUP.sub(" ", text[:_MARKUP_CHARS])
     text = " ".join(text.split())

@@ -278,7 +278,7 @@ _CHECKS: dict[str, Any] = {**get_type_hints(ChatRequest, include_extras=True), *
 
 def _check(name: str, value: Any, kind: Any) -> None:
     try:
-        plain = msgspec.to_builtins(value)
+        plain = msgspec.to_builtins(value, builtin_types=(bytes, bytearray, memoryview))  # they are no text
     except TypeError as error:
         raise TypeError(f"{name} can't be sent as JSON: {error}") from None
     try:

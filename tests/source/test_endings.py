@@ -1197,3 +1197,11 @@ async def test_a_new_request_in_on_error_works_after_a_broken_connection(act: Ac
     assert simulator.exchanges[0].over.is_set()
     assert seen.endings == [None]
     assert said(seen) == WORDS
+
+
+async def test_an_event_too_deep_for_the_decoder_is_a_decode_error() -> None:
+    deep = b'data: {"x":' + b"[" * 5000 + b"]" * 5000 + b"}\n\n"
+    async with served(Reply((deep,))) as (client, _):
+        seen = await observe(client.chat("Hi"))
+
+    assert isinstance(seen.endings[0], ChunkDecodeError)
