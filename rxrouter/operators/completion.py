@@ -14,8 +14,8 @@ def completion() -> Operator[ChatChunk, ChatCompletion]:
     """Fold all chunks into one `ChatCompletion`: text, reasoning, tool calls, finish reason, usage.
 
     Marble:
-        source         --a--b--u--|
-        completion()   -----------(C|)
+        source         -a-b-f-|
+        completion()   -------(C|)
 
     Emits: one completion when the source completes; nothing before.
     Errors: the source's, with the completion so far as `partial` on a `RouterError`.

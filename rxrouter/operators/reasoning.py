@@ -12,8 +12,8 @@ def reasoning(*, choice: int = 0) -> Operator[ChatChunk, str]:
     """Select the reasoning text of one choice, piece by piece, said once though the wire says it twice.
 
     Marble:
-        source        --r--s--a--|
-        reasoning()   --R--S-----|
+        source        -a-r-s-e-b-|
+        reasoning()   ---R-S-----|
 
     Args:
         choice: Which of the `n` answers.

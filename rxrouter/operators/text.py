@@ -12,8 +12,8 @@ def text(*, choice: int = 0) -> Operator[ChatChunk, str]:
     """Select the text of one choice, piece by piece; chunks without text say nothing.
 
     Marble:
-        source   --a--r--b--u--|
-        text()   --H-----i-----|
+        source   -a-r-b-c-u-|
+        text()   -----H-L---|
 
     Args:
         choice: Which of the `n` answers.

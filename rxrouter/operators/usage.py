@@ -12,8 +12,8 @@ def usage() -> Operator[ChatChunk, Usage]:
     """Select the usage: tokens, and the cost in credits.
 
     Marble:
-        source    --a--b--u--|
-        usage()   --------U--|
+        source    -a-b-u-|
+        usage()   -----U-|
 
     Emits: once on OpenRouter, with the last chunk; each time it is said, by servers that count as they go (the last
         one is the total); never, where the server says none.

@@ -1,6 +1,7 @@
-"""For tests, ours and yours: recorded and made-up answers, and a server that gives them, with every fault on demand."""
+"""For tests, ours and yours: recorded and made-up answers, a server that gives them with every fault, and marbles."""
 
 from rxrouter.testing.answer import COMMENT, DONE, STORY, answer, chunk, event
+from rxrouter.testing.marbles import MarbleSpec
 from rxrouter.testing.recording import Recording
 from rxrouter.testing.reply import FAULTS, Act, Reply, Step
 from rxrouter.testing.simulator import Exchange, Simulator
@@ -13,6 +14,7 @@ __all__ = [
     "Act",
     "FAULTS",
     "Recording",
+    "MarbleSpec",
     "answer",
     "chunk",
     "event",
