@@ -16,7 +16,7 @@ from reactivex.disposable import SingleAssignmentDisposable
 from reactivex.internal import SequenceContainsNoElementsError
 
 from rxrouter._errors import SlowReaderError
-from rxrouter._gate import Gate, current_gate, running_loop
+from rxrouter._gate import Gate, current_gates, running_loop, scope
 from rxrouter._wire.chunk import ChatChunk, merge, merge_key
 
 T = TypeVar("T")
@@ -67,6 +67,7 @@ class Iteration(Generic[T]):
         self._source = source
         self._queue: _Queue[T] = _Queue(high, low, overflow)
         self._subscription: abc.DisposableBase | None = None
+        self._closed = False
         if not 0 <= low < high:
             raise ValueError(f"0 <= low < high, not low={low}, high={high}")
 
@@ -80,10 +81,11 @@ class Iteration(Generic[T]):
 
     async def __anext__(self) -> T:
         queue = self._queue
-        if self._subscription is None:
-            self._subscription = self._source.subscribe(queue.on_next, queue.on_error, queue.on_completed)
+        if self._subscription is None and not self._closed:
+            with scope(queue.gates):
+                self._subscription = self._source.subscribe(queue.on_next, queue.on_error, queue.on_completed)
             queue.source.disposable = self._subscription
-        if not queue.items and not queue.ended:
+        while not queue.items and not queue.ended:  # again: a wake-up may come late, when its value is long taken
             await queue.filled()
         if queue.items:
             return queue.take()
@@ -110,9 +112,10 @@ class Iteration(Generic[T]):
         self._dispose()
 
     def _dispose(self) -> None:
+        self._closed = True
         if self._subscription is not None:
             self._subscription.dispose()
-            self._queue.leave()
+        self._queue.close()
 
 
 class _Queue(Generic[T]):
@@ -126,7 +129,9 @@ class _Queue(Generic[T]):
         self._high = high
         self._low = low
         self._overflow = overflow
+        self.gates: set[Gate] = set()  # of the sources below the subscription
         self._held: list[Gate] = []
+        self._closed = False
         self._lock = threading.Lock()  # a reader on one thread, the source on another: what both change
         self.source = SingleAssignmentDisposable()
         self._reader: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
@@ -155,11 +160,19 @@ class _Queue(Generic[T]):
         with self._lock:
             value = self.items.popleft()
         if self._held and len(self.items) <= self._low:
-            self.leave()
+            self._release()
         return cast(T, value.value() if isinstance(value, _Group) else value)
 
-    def leave(self) -> None:
-        held, self._held = self._held, []
+    def close(self) -> None:
+        """The reader has left: nothing waits any more, nobody is held."""
+        self._closed = True
+        self.items.clear()
+        self.on_completed()
+        self._release()
+
+    def _release(self) -> None:
+        with self._lock:
+            held, self._held = self._held, []
         for gate in held:
             gate.release()
 
@@ -187,11 +200,9 @@ class _Queue(Generic[T]):
         """The value just appended made the queue full, or fuller than that."""
         waiting, policy = len(self.items), self._overflow
         if policy is Overflow.PAUSE:
-            gate = current_gate()
-            if gate is not None and gate not in self._held:
-                gate.hold()
-                self._held.append(gate)
-            elif waiting > self._high and (gate is None or waiting > self._high + _IN_FLIGHT):
+            gates = current_gates(self.gates)
+            self._hold(gates)
+            if waiting > self._high and (not gates or waiting > self._high + _IN_FLIGHT):
                 self._fail()
         elif policy is Overflow.ERROR:
             if waiting > self._high:
@@ -199,6 +210,16 @@ class _Queue(Generic[T]):
         else:
             with self._lock:
                 self._make_room()
+
+    def _hold(self, gates: list[Gate]) -> None:
+        with (
+            self._lock
+        ):  # a reader on another thread may just have emptied the queue: then there is nothing to wait for
+            if len(self.items) >= self._high and not self._closed:
+                for gate in gates:
+                    if gate not in self._held:
+                        gate.hold()
+                        self._held.append(gate)
 
     def _make_room(self) -> None:
         items, policy = self.items, self._overflow
@@ -225,6 +246,7 @@ class _Queue(Generic[T]):
         self.items.pop()
         self.on_error(SlowReaderError(self._high))
         self.source.dispose()
+        self._release()
 
 
 class _Group:

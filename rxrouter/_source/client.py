@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -13,8 +14,10 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import msgspec
 from reactivex import Observable, abc
+from reactivex.disposable import Disposable
 
 from rxrouter._errors import ClientClosedError
+from rxrouter._gate import running_loop
 from rxrouter._source.decode import ChunkReader, EventReader, Reader
 from rxrouter._source.loop import Home
 from rxrouter._source.observable import LoopObservable
@@ -89,7 +92,6 @@ class OpenRouter:
         self._max_event_bytes = max_event_bytes
         self._home = Home()
         self._sessions = _Sessions(session, self._base_url)
-        self._home.closers.append(self._sessions.close)
 
     def __repr__(self) -> str:
         parts = urlsplit(self._base_url)
@@ -139,6 +141,9 @@ class OpenRouter:
         def subscribe(
             observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
+            if self._home.closed:
+                observer.on_error(ClientClosedError())
+                return Disposable()
             return Post(
                 self._home,
                 self._sessions.get,
@@ -153,8 +158,8 @@ class OpenRouter:
     async def aclose(self) -> None:
         """Ends running streams with ClientClosedError, and returns when every socket is released."""
         loop = self._home.bound
-        self._sessions.closed = True
-        if loop is None or loop.is_closed():
+        self._home.closed = True
+        if loop is None or not loop.is_running():  # a loop that stands still has nothing that could be waited for
             return
         if self._home.here():
             await self._close_here()
@@ -165,14 +170,16 @@ class OpenRouter:
     def close(self) -> None:
         """The same without waiting where waiting would block the client's own loop; elsewhere it waits."""
         loop = self._home.bound
-        self._sessions.closed = True
+        self._home.closed = True
         if loop is None or loop.is_closed():
             return
         if self._home.here():
             self._closing = loop.create_task(self._close_here(), name="rxrouter close")
-        else:
+        elif loop.is_running():
             asyncio.run_coroutine_threadsafe(self._close_here(), loop).result()
             self._home.end()
+        elif running_loop() is None:
+            loop.run_until_complete(self._close_here())
 
     async def _close_here(self) -> None:
         current = asyncio.current_task()
@@ -204,28 +211,36 @@ class _Sessions:
     """The client's aiohttp session: given, or made with the first request, for aiohttp wants the loop running."""
 
     def __init__(self, given: aiohttp.ClientSession | None, base_url: str) -> None:
-        self.closed = False
-        self._given = given
-        self._own: aiohttp.ClientSession | None = None
+        self._session = given
+        self._guard: AsyncGenerator[None] | None = None
+        self._lock = asyncio.Lock()  # two may close at once, and both want to know when it is done
         self._base_url = base_url
 
     def get(self) -> aiohttp.ClientSession:
-        if self.closed:
-            raise ClientClosedError
-        if self._given is not None:
-            return self._given
-        if self._own is None:
-            self._own = aiohttp.ClientSession(
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),  # how many streams at once is for operators to say
                 cookie_jar=aiohttp.DummyCookieJar(),  # the edge's cookies are neither needed nor kept
                 proxy=_environment_proxy(self._base_url),
             )
-        return self._own
+            self._guard = _closed_with_its_loop(self._session)
+            with suppress(StopIteration):  # as far as its yield, without waiting for a turn of the loop
+                self._guard.__anext__().send(None)
+        return self._session
 
     async def close(self) -> None:
-        self.closed = True
-        if self._own is not None:
-            await self._own.close()
+        async with self._lock:
+            guard, self._guard = self._guard, None
+            if guard is not None:
+                await guard.aclose()
+
+
+async def _closed_with_its_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None]:
+    """Closes the session when it is closed itself: by the client, or by `asyncio.run` as it shuts its loop down."""
+    try:
+        yield
+    finally:
+        await session.close()
 
 
 def _environment_proxy(url: str) -> str | None:

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -24,21 +24,17 @@ _JOIN_SECONDS = 5.0  # a thread that is not down by then is stuck in somebody's 
 
 
 class Home:
-    """The loop in which a client was first used; one of its own, on a daemon thread, where none was running.
-
-    `tasks` are the client's running requests, `closers` what has to be awaited in the loop before a thread of our own
-    may end.
-    """
+    """The loop in which a client was first used; one of its own, on a daemon thread, where none was running."""
 
     def __init__(self) -> None:
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.closers: list[Callable[[], Awaitable[None]]] = []
+        self.tasks: set[asyncio.Task[None]] = set()  # the client's running requests
+        self.closed = False
         self._bound: tuple[asyncio.AbstractEventLoop, LoopScheduler] | None = None
         self._own: weakref.finalize[Any, Any] | None = None  # ends the thread: on close, on garbage collection, at exit
         self._lock = threading.Lock()
 
-    def bind(self) -> asyncio.AbstractEventLoop:
-        """The loop, found or started by the first who asks.
+    def bind(self, *, own_thread: bool = False) -> asyncio.AbstractEventLoop:
+        """The loop, found or started by the first who asks; with `own_thread`, never the one that runs here.
 
         Raises:
             RuntimeError: it is closed, or not running: what is handed to it would wait for ever.
@@ -46,7 +42,7 @@ class Home:
         bound = self._bound
         if bound is None:
             with self._lock:
-                bound = self._bound or self._find_loop()
+                bound = self._bound or self._find_loop(None if own_thread else running_loop())
         loop = bound[0]
         if loop.is_closed() or not loop.is_running():
             state = "closed" if loop.is_closed() else "not running"
@@ -86,7 +82,7 @@ class Home:
     async def settled(self) -> None:
         """Returns when every request that was cancelled has let go of its socket."""
         loop = self.bound
-        if loop is None or loop.is_closed():
+        if loop is None or not loop.is_running():  # what stands still holds nothing that could be waited for
             return
         if running_loop() is loop:
             await self._settled()
@@ -103,12 +99,10 @@ class Home:
         if self._own is not None:
             self._own()
 
-    def _find_loop(self) -> tuple[asyncio.AbstractEventLoop, LoopScheduler]:
-        loop = running_loop()
+    def _find_loop(self, loop: asyncio.AbstractEventLoop | None) -> tuple[asyncio.AbstractEventLoop, LoopScheduler]:
         if loop is None:
             started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-            life = _live(started, self.closers)
-            thread = threading.Thread(target=asyncio.run, args=(life,), name="rxrouter loop", daemon=True)
+            thread = threading.Thread(target=asyncio.run, args=(_live(started),), name="rxrouter loop", daemon=True)
             thread.start()
             loop, stop = started.result()
             self._own = weakref.finalize(self, _end_thread, loop, stop, thread)
@@ -116,15 +110,11 @@ class Home:
         return self._bound
 
 
-async def _live(
-    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]], closers: list[Callable[[], Awaitable[None]]]
-) -> None:
-    """The life of a loop of our own; asyncio.run() cancels and awaits whatever is left."""
+async def _live(started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]) -> None:
+    """The life of a loop of our own; asyncio.run() cancels, awaits and closes whatever is left."""
     stop = asyncio.Event()
     started.set_result((asyncio.get_running_loop(), stop))
     await stop.wait()
-    for close in closers:
-        await close()
 
 
 def _end_thread(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, thread: threading.Thread) -> None:
@@ -195,8 +185,14 @@ class _Timer:
 
     def _start_here(self, run: Callable[[], None]) -> None:
         if not self._cancelled:
-            soon = self._seconds <= 0
-            self._handle = self._loop.call_soon(run) if soon else self._loop.call_later(self._seconds, run)
+            if self._seconds <= 0:
+                self._handle = self._loop.call_soon(self._fire, run)
+            else:
+                self._handle = self._loop.call_later(self._seconds, self._fire, run)
+
+    def _fire(self, run: Callable[[], None]) -> None:
+        if not self._cancelled:  # by another thread, in this very turn
+            run()
 
     def cancel(self) -> None:
         self._cancelled = True

@@ -54,8 +54,10 @@ class LoopObservable(Observable[T_co]):
             RuntimeError: the client's loop is closed or not running.
         """
         home = self._home
-        home.bind()
-        disposable = self._source.subscribe(on_next, on_error, on_completed, scheduler=scheduler or home.scheduler)
+        if not home.closed:  # a closed client's streams say so themselves
+            home.bind()
+            scheduler = scheduler or home.scheduler
+        disposable = self._source.subscribe(on_next, on_error, on_completed, scheduler=scheduler)
         return Subscription(disposable, home.settled)
 
     # Narrower than RxPY's, where anything may come out: an Observable comes out as one that can be awaited.
@@ -184,8 +186,11 @@ class _LoopConnectable(LoopObservable[T_co]):
 
     def connect(self, scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase | None:
         """Subscribes the shared source, which sends the request."""
-        return self._connectable.connect(scheduler)
+        return self._connectable.connect(scheduler or self._home.scheduler)
 
     def auto_connect(self, subscriber_count: int = 1) -> LoopObservable[T_co]:
-        """Connects with the `subscriber_count`-th subscriber."""
+        """Connects with the `subscriber_count`-th subscriber; with 0, now."""
+        if not subscriber_count:
+            self.connect()
+            return self
         return LoopObservable(self._connectable.auto_connect(subscriber_count), self._home)

@@ -123,9 +123,15 @@ class Post(abc.DisposableBase):
     def _start(self) -> None:
         if self._disposed:
             return
+        self._began = self._loop.time()
         self._task = self._loop.create_task(self._run(), name="rxrouter request")
         self._home.tasks.add(self._task)
-        self._task.add_done_callback(self._home.tasks.discard)
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._home.tasks.discard(task)
+        if task.cancelled() and not self._over:  # by others, before its first step: `_run` would have told
+            self._end(ClientClosedError())
 
     def _kill(self) -> None:
         if self._response is not None:
@@ -135,7 +141,6 @@ class Post(abc.DisposableBase):
 
     async def _run(self) -> None:
         self._gate.enter()
-        self._began = self._loop.time()
         error: Exception | None
         try:
             error = await self._exchange()
@@ -146,6 +151,7 @@ class Post(abc.DisposableBase):
         except Exception as raised:  # noqa: BLE001 - ours, or the observer's: either is how this chain ends
             error = raised
         finally:
+            self._gate.leave()
             if self._clock is not None:
                 self._clock.cancel()
             if self._response is not None:
@@ -206,15 +212,16 @@ class Post(abc.DisposableBase):
         """Feeds the reader until the end; returns what cut the body, None if it came to its end."""
         reader, gate, loop = self._reader, self._gate, self._loop
         feed, now, readany = reader.feed, loop.time, content.readany
-        while True:
+        cut: TransportError | None = None
+        while cut is None:
             try:
                 block = await readany()
             except (aiohttp.ClientError, OSError) as error:
                 cut = self._transport_error(error)
                 cut.__cause__ = _discreet(error)
-                return cut
+                block = _left_in(content)
             if not block:
-                return None
+                break
             if not reader.lingering:
                 self._heard = now()
             feed(block)
@@ -230,6 +237,7 @@ class Post(abc.DisposableBase):
                 return None
             if reader.lingering:
                 self._tick()
+        return cut
 
     async def _drain(self, content: aiohttp.StreamReader) -> None:
         try:
@@ -281,6 +289,12 @@ class Post(abc.DisposableBase):
         mapped = TransportError(what, phase="read" if self._connected else "connect")
         mapped.transient = not isinstance(error, aiohttp.ClientSSLError)  # a certificate stays wrong
         return mapped
+
+
+def _left_in(content: aiohttp.StreamReader) -> bytes:
+    """What had arrived before the cut: `readany` raises before it gives what a paused reader has not seen yet."""
+    content.set_exception(None)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    return content.read_nowait()
 
 
 def _discreet(error: BaseException) -> BaseException | None:

@@ -110,7 +110,7 @@ class Simulator:
         await self.stop()
 
     def __enter__(self) -> Self:
-        asyncio.run_coroutine_threadsafe(self.start(), self._home.bind()).result()
+        asyncio.run_coroutine_threadsafe(self.start(), self._home.bind(own_thread=True)).result()
         return self
 
     def __exit__(

@@ -108,3 +108,10 @@ async def test_a_reset_is_seen_as_one() -> None:
     async with Simulator(Reply((Act.RESET,))) as simulator:
         with pytest.raises(RouterError, match=r"reset|cut"):
             await ask(simulator)
+
+
+async def test_with_runs_it_on_a_thread_of_its_own_also_where_a_loop_runs() -> None:
+    with Simulator(text="Hi there") as simulator:  # the loop stands still meanwhile
+        pass
+
+    assert simulator.exchanges == []
