@@ -18,7 +18,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
 def test_block_runs(block: str) -> None:
-    promised = re.findall(r"print\(.*\)   # (.*)$", block, re.MULTILINE)
+    promised = re.findall(r"print\(.*\)  # (.*)$", block, re.MULTILINE)
 
     with Simulator() as offline:
         run = subprocess.run(
