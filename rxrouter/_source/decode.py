@@ -16,6 +16,7 @@ from rxrouter._wire.sse import Comment, ServerSentEvent, SSEParser
 
 _decode: Callable[[Any], ChatChunk] = msgspec.json.Decoder(ChatChunk).decode
 _DONE = b"[DONE]"
+_ODD = (msgspec.DecodeError, TypeError, RecursionError, UnicodeDecodeError)  # what decoding raises, on anything
 
 Item = bytes | ServerSentEvent | Comment
 
@@ -102,8 +103,9 @@ class EventReader(Reader):
 class ChunkReader(Reader):
     """Delivers chunks, by the ending table of DESIGN 4.2."""
 
-    def __init__(self, max_event_bytes: int, gate: Gate, on_next: Callable[[Any], None]) -> None:
+    def __init__(self, max_event_bytes: int, gate: Gate, on_next: Callable[[Any], None], *, choices: int = 1) -> None:
         super().__init__(max_event_bytes, gate, on_next)
+        self._choices = choices  # as many as were asked for; not every provider heeds it
         self._done = False
         self._finished: set[int] = set()  # choices with a finish reason
         self._open: set[int] = set()  # choices that were seen, but for those of plain chunks: their index is 0
@@ -118,7 +120,7 @@ class ChunkReader(Reader):
                 try:
                     chunk = decode(item)  # raises TypeError for what is no plain event
                     chunk.received = item
-                except (msgspec.DecodeError, TypeError, RecursionError):
+                except _ODD:
                     other = self._decode_other(item)
                     if other is None:
                         if self.ended:
@@ -147,7 +149,7 @@ class ChunkReader(Reader):
             self.seen = seen
         if last is not None:
             self.generation_id = self.generation_id or last.id
-            self.lingering = last.usage is not None and self._proven
+            self.lingering = last.usage is not None and self._proven(self._choices)
         if self.ended:
             self._discard()
 
@@ -194,7 +196,7 @@ class ChunkReader(Reader):
             for item in self._items:
                 try:
                     failure.usage = _decode(item).usage or failure.usage
-                except (msgspec.DecodeError, TypeError, RecursionError):
+                except _ODD:
                     continue
 
     @property
@@ -202,13 +204,15 @@ class ChunkReader(Reader):
         """After [DONE], and after an error, whose usage may follow."""
         return self._done or isinstance(self._failure, StreamError)
 
-    @property
-    def _proven(self) -> bool:
+    def _proven(self, choices: int) -> bool:
         plain = {0} if self.seen > self._noted else set[int]()
-        return bool(self._finished) and self._open | plain <= self._finished
+        return len(self._finished) >= choices and self._open | plain <= self._finished
 
     def outcome(self, cut: RouterError | None) -> RouterError | None:
-        """Complete by [DONE] or by a finish reason of every choice; the end of a body alone proves nothing."""
-        if self._failure is not None or self._done or self._proven:
+        """Complete by [DONE] or by a finish reason of every choice; the end of a body alone proves nothing.
+
+        A body that ended well is complete with fewer choices than were asked for, one that was cut is not.
+        """
+        if self._failure is not None or self._done or self._proven(1 if cut is None else self._choices):
             return self._failure
         return cut or TruncatedStreamError()

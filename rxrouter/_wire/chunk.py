@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +12,11 @@ from msgspec import Struct
 
 from rxrouter._errors import ChunkDecodeError
 from rxrouter._wire.json import as_list, as_object, without_nulls
+
+# Where a wrong type is fatal: what is said, and to whom, could not be told from it.
+_VITAL = {"choices", "index", "delta", "content", "tool_calls", "function", "name", "arguments", "finish_reason"}
+_WRONG_FIELDS = 8  # that many are passed over in one chunk
+_PATH = re.compile(r"\.(\w+)|\[(\d+)\]")
 
 # Fields are declared in the order of the wire: msgspec looks for a key first where the last one was found.
 # Lists and deltas are never None, so that nobody has to ask; `decode_odd` takes the nulls that senders put there. An
@@ -134,15 +141,46 @@ def decode_odd(data: bytes) -> ChatChunk:
         ChunkDecodeError: it is no JSON object, or no chunk in any reading.
     """
     try:
-        value = without_nulls(msgspec.json.decode(data.decode(errors="replace")))
+        value = without_nulls(_loads(data))
         if not isinstance(value, dict):
             raise ChunkDecodeError(f"expected an object, got {type(value).__name__}", data)
         _take_apart(as_object(value))
-        chunk = msgspec.convert(value, ChatChunk, strict=False)
-    except (msgspec.DecodeError, RecursionError) as error:
+        chunk = _convert(value)
+    except (ValueError, RecursionError) as error:
         raise ChunkDecodeError(str(error), data) from error
     chunk.received = data
     return chunk
+
+
+def _loads(data: bytes) -> Any:
+    """The JSON, with what is no UTF-8 and halves of surrogate pairs (some servers cut them) replaced."""
+    text = data.decode(errors="replace")
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as refused:
+        try:
+            value = json.dumps(json.loads(text), ensure_ascii=False)
+        except ValueError:
+            raise refused from None
+        return msgspec.json.decode(value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
+
+
+def _convert(value: Any) -> ChatChunk:
+    """The chunk, without fields of the wrong type where the answer does not depend on them: `raw` still has them."""
+    for _ in range(_WRONG_FIELDS):
+        try:
+            return msgspec.convert(value, ChatChunk, strict=False)
+        except msgspec.ValidationError as error:
+            *path, wrong = _PATH.findall(str(error).rpartition(" - at `$")[2])
+            while wrong and not wrong[0]:  # an index: the fault is in the list
+                *path, wrong = path
+            if not wrong or wrong[0] in _VITAL:
+                raise
+            holder = value
+            for name, index in path:
+                holder = holder[name] if name else holder[int(index)]
+            del holder[wrong[0]]
+    return msgspec.convert(value, ChatChunk, strict=False)
 
 
 def require_chunk(chunk: ChatChunk) -> None:
@@ -163,7 +201,8 @@ def reasoning_of(delta: Delta) -> str | None:
         return text
     if not delta.reasoning_details:
         return None
-    return "".join(d.get("text") or d.get("summary") or "" for d in delta.reasoning_details) or None
+    texts: list[object] = [detail.get("text") or detail.get("summary") for detail in delta.reasoning_details]
+    return "".join(text for text in texts if isinstance(text, str)) or None
 
 
 def has_content(delta: Delta) -> bool:

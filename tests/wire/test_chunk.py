@@ -328,13 +328,12 @@ def test_invalid_utf8_is_replaced_and_the_rest_is_kept() -> None:
         pytest.param(b"", "", id="nothing"),
         pytest.param(b"Internal Server Error", "malformed", id="no JSON"),
         pytest.param(b'{"id":"gen-1"', "truncated", id="cut JSON"),
+        pytest.param(b'{"choices":[{"delta":{"content":5}}]}', "$.choices[0].delta.content", id="content a number"),
         pytest.param(b"[1]", "expected an object, got list", id="an array"),
         pytest.param(b'"Hi"', "expected an object, got str", id="a string"),
         pytest.param(b"null", "expected an object, got NoneType", id="null"),
         pytest.param(b"12", "expected an object, got int", id="a number"),
         pytest.param(b'{"choices":{}}', "$.choices", id="choices no array"),
-        pytest.param(b'{"choices":[{"delta":{"content":5}}]}', "$.choices[0].delta.content", id="content a number"),
-        pytest.param(b'{"usage":{"prompt_tokens":"many"}}', "$.usage.prompt_tokens", id="count no number"),
     ],
 )
 def test_what_is_no_chunk_in_any_reading_is_an_error_that_says_where(data: bytes, path: str) -> None:
@@ -597,3 +596,45 @@ def test_a_run_of_equals_folds_into_what_its_chunks_fold_into(delta: Delta, coun
     chunks = [ChatChunk(id="gen-1", model="a/b", choices=[Choice(0, delta)])] * count
 
     assert folded(merged_runs(chunks)) == folded(chunks)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ('"id": 123', "id"),
+        ('"created": "yesterday"', "created"),
+        ('"system_fingerprint": 5', "system_fingerprint"),
+        ('"openrouter_metadata": "none"', "openrouter_metadata"),
+        ('"usage": []', "usage"),
+        ('"service_tier": {"name": "flex"}', "service_tier"),
+    ],
+)
+def test_a_field_of_the_wrong_type_that_the_answer_does_not_need_is_passed_over(wrong: str, field: str) -> None:
+    data = f'{{"choices": [{{"delta": {{"content": "Hi"}}}}], {wrong}}}'.encode()
+
+    chunk = decode_odd(data)
+
+    assert chunk.choices[0].delta.content == "Hi"
+    assert getattr(chunk, field) is None
+    assert chunk.raw == data
+
+
+def test_only_what_is_wrong_is_passed_over() -> None:
+    usage = '{"cost": 0.5, "prompt_tokens": "many", "completion_tokens": 2}'
+    delta = '{"content": "Hi", "annotations": ["none"], "reasoning_details": [{"text": "Hm"}]}'
+
+    chunk = decode_odd(f'{{"choices": [{{"delta": {delta}}}], "usage": {usage}}}'.encode())
+
+    assert chunk.usage == Usage(cost=0.5, completion_tokens=2)
+    assert (chunk.choices[0].delta.content, list(chunk.choices[0].delta.annotations)) == ("Hi", [])
+    assert chunk.choices[0].delta.reasoning_details == [{"text": "Hm"}]
+
+
+def test_half_a_surrogate_pair_does_not_end_an_answer() -> None:
+    chunk = decode_odd(rb'{"choices": [{"delta": {"content": "a\ud83d"}}]}')
+
+    assert chunk.choices[0].delta.content == "a\ufffd"
+
+
+def test_reasoning_details_of_an_unknown_shape_have_no_text() -> None:
+    assert reasoning_of(Delta(reasoning_details=[{"type": "reasoning.summary", "summary": [{"text": "Hm"}]}])) is None
