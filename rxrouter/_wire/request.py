@@ -15,7 +15,7 @@ Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
-class Function(Discreet):
+class Function(Discreet, frozen=True):
     """A function the model may call; `parameters` is a JSON schema."""
 
     name: str
@@ -24,21 +24,21 @@ class Function(Discreet):
     strict: bool | None = None
 
 
-class FunctionTool(Discreet, tag_field="type", tag="function"):
+class FunctionTool(Discreet, tag_field="type", tag="function", frozen=True):
     """A tool of yours."""
 
     function: Function | Mapping[str, Any]
     cache_control: Mapping[str, Any] | None = None
 
 
-class ServerTool(Discreet):
+class ServerTool(Discreet, frozen=True):
     """A tool that OpenRouter runs itself, such as `openrouter:web_search`."""
 
     type: str
     parameters: Mapping[str, Any] | None = None
 
 
-class Reasoning(Discreet):
+class Reasoning(Discreet, frozen=True):
     """How much the model thinks, and how much of it is shown; `effort` or `max_tokens`, not both."""
 
     effort: str | None = None  # max, xhigh, high, medium, low, minimal, none
@@ -50,7 +50,7 @@ class Reasoning(Discreet):
     mode: str | None = None  # standard, pro
 
 
-class Provider(Discreet):
+class Provider(Discreet, frozen=True):
     """Which providers may answer, and in which order."""
 
     order: Sequence[str] | None = None
@@ -69,7 +69,7 @@ class Provider(Discreet):
     options: Mapping[str, Any] | None = None
 
 
-class JSONSchema(Discreet):
+class JSONSchema(Discreet, frozen=True):
     """The shape of a structured answer."""
 
     name: str
@@ -78,7 +78,7 @@ class JSONSchema(Discreet):
     strict: bool | None = None
 
 
-class ResponseFormat(Discreet):
+class ResponseFormat(Discreet, frozen=True):
     """text, json_object, json_schema, grammar or python."""
 
     type: str
@@ -86,7 +86,7 @@ class ResponseFormat(Discreet):
     grammar: str | None = None
 
 
-class ChatRequest(Discreet):
+class ChatRequest(Discreet, frozen=True):
     """The body of `POST /chat/completions`; None is not sent, and plain dicts do wherever a struct does.
 
     Dicts are sent as they are, unknown keys included; body fields that have no name here go into `extra`.
@@ -188,7 +188,7 @@ def chat_request(prompt_or_request: str | ChatRequest | None, fields: dict[str, 
     if isinstance(prompt_or_request, ChatRequest):
         return msgspec.structs.replace(prompt_or_request, **fields) if fields else prompt_or_request
     if isinstance(prompt_or_request, str):
-        if "messages" in fields:
+        if "messages" in fields or "prompt" in fields:
             raise TypeError("give a prompt or messages=, not both")
         if not prompt_or_request.strip():
             raise ValueError("the prompt is empty: there is nothing to ask")
