@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar, overload
 
 from reactivex import ConnectableObservable, Observable, abc
+from reactivex.disposable import SingleAssignmentDisposable
 
 from rxrouter._consume import Iteration, Overflow, Subscription, for_each, iterate, last_value
+from rxrouter._errors import ClientClosedError
+from rxrouter._gate import running_loop
 from rxrouter._source.loop import Home
 
 T_co = TypeVar("T_co", covariant=True)
@@ -21,10 +25,19 @@ F = TypeVar("F")
 R = TypeVar("R")
 
 
+class _Thread(threading.local):
+    """Whether a subscribe of ours is under way on this thread: what operators subscribe to then is not a reader's."""
+
+    subscribing = False
+
+
+_thread = _Thread()
+
+
 class LoopObservable(Observable[T_co]):
     """What a client returns: cold, and every chain on it runs on the client's loop unless a subscriber says otherwise.
 
-    RxPY hands the subscription's scheduler up through all operators, and every fluent method goes through `pipe`; so
+    RxPY hands the subscription's scheduler up through all operators, and every fluent method goes through `pipe`: so
     `chunks.pipe(ops.timeout(30))` and `chunks.delay(1)` use timers of the loop, where they would start threads.
     """
 
@@ -52,12 +65,26 @@ class LoopObservable(Observable[T_co]):
 
         Raises:
             RuntimeError: the client's loop is closed or not running.
+            ClientClosedError: the client is closed, and there is no loop left on which to say so.
         """
         home = self._home
-        if not home.closed:  # a closed client's streams say so themselves
-            home.bind()
-            scheduler = scheduler or home.scheduler
-        disposable = self._source.subscribe(on_next, on_error, on_completed, scheduler=scheduler)
+        if home.closed and not home.running and (home.bound is not None or running_loop() is None):
+            raise ClientClosedError
+        home.bind()
+        scheduler = scheduler or home.scheduler
+        if _thread.subscribing or on_next is None:  # an operator's subscription, below which a reader's is guarded
+            disposable = self._source.subscribe(on_next, on_error, on_completed, scheduler=scheduler)
+        else:
+            guard = _Guard(home, on_next, on_error, on_completed)
+            _thread.subscribing = True
+            try:
+                disposable = self._source.subscribe(
+                    guard.on_next, guard.on_error, guard.on_completed, scheduler=scheduler
+                )
+            finally:
+                _thread.subscribing = False
+            guard.subscription.disposable = disposable
+            disposable = guard.subscription
         return Subscription(disposable, home.settled)
 
     # Narrower than RxPY's, where anything may come out: an Observable comes out as one that can be awaited.
@@ -129,6 +156,15 @@ class LoopObservable(Observable[T_co]):
             return _LoopConnectable(result, self._home)
         return result
 
+    def __add__(self, other: Observable[T_co]) -> LoopObservable[T_co]:
+        return LoopObservable(super().__add__(other), self._home)
+
+    def __iadd__(self, other: Observable[T_co]) -> LoopObservable[T_co]:
+        return self + other
+
+    def __getitem__(self, key: slice | int) -> LoopObservable[T_co]:
+        return LoopObservable(super().__getitem__(key), self._home)
+
     def __aiter__(self) -> Iteration[T_co]:
         return iterate(self)
 
@@ -194,3 +230,61 @@ class _LoopConnectable(LoopObservable[T_co]):
             self.connect()
             return self
         return LoopObservable(self._connectable.auto_connect(subscriber_count), self._home)
+
+
+class _Guard:
+    """A reader's callbacks; one that raises ends its own chain, by its own `on_error`, whatever is in between.
+
+    Without it the exception would go to whoever delivered the value: a timer, which tells nobody; another reader's
+    `share`; a `retry`, which would pay for the reader's mistake again.
+    """
+
+    __slots__ = ("_home", "_on_completed", "_on_error", "_on_next", "subscription")
+
+    def __init__(
+        self,
+        home: Home,
+        on_next: abc.ObserverBase[Any] | abc.OnNext[Any],
+        on_error: abc.OnError | None,
+        on_completed: abc.OnCompleted | None,
+    ) -> None:
+        observer: Any = on_next
+        if hasattr(observer, "on_next"):
+            on_next, on_error, on_completed = observer.on_next, observer.on_error, observer.on_completed
+        self._home = home
+        self._on_next: Any = on_next
+        self._on_error = on_error
+        self._on_completed = on_completed
+        self.subscription = SingleAssignmentDisposable()  # at every end disposed, which lets go of this object, too
+
+    def on_next(self, value: Any) -> None:
+        try:
+            self._on_next(value)
+        except Exception as error:  # noqa: BLE001 - the reader's, and told to the reader
+            self._on_next = _ignore
+            self.subscription.dispose()
+            self._tell(error)
+
+    def on_error(self, error: Exception) -> None:
+        self._tell(error)
+        self.subscription.dispose()
+
+    def on_completed(self) -> None:
+        try:
+            if self._on_completed is not None:
+                self._on_completed()
+        finally:
+            self.subscription.dispose()
+
+    def _tell(self, error: Exception) -> None:
+        if self._on_error is None:
+            self._home.report(error, "unhandled error of a stream; subscribe with on_error")
+            return
+        try:
+            self._on_error(error)
+        except Exception as raised:  # noqa: BLE001 - there is nobody left to tell but the loop
+            self._home.report(raised, "on_error of a stream raised")
+
+
+def _ignore(_: Any) -> None:
+    pass

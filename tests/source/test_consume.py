@@ -26,7 +26,7 @@ from rxrouter import (
 )
 from rxrouter.operators import completion, text, usage
 from rxrouter.testing import STORY, Act, Reply, Simulator, answer, chunk, event
-from tests.support import served
+from tests.support import observe, served
 
 T = TypeVar("T")
 
@@ -689,3 +689,52 @@ async def test_reader_that_was_told_its_error_reports_nothing_to_the_loop() -> N
         await settle()
 
     assert not faults
+
+
+BELOW_A_TIMER: dict[str, Callable[[Observable[ChatChunk]], Observable[Any]]] = {
+    "delay": ops.delay(0.01),
+    "buffer_with_time": lambda source: source.pipe(ops.buffer_with_time(0.01), ops.filter(bool)),
+    "debounce": ops.debounce(0.001),
+    "share": ops.share(),
+    "retry": ops.retry(3),
+}
+
+
+@pytest.mark.parametrize("operator", BELOW_A_TIMER.values(), ids=BELOW_A_TIMER.keys())
+async def test_a_reader_that_raises_is_told_so_once_whatever_is_in_between(
+    operator: Callable[[Observable[ChatChunk]], Observable[Any]],
+) -> None:
+    mistake = ValueError("the reader's own")
+    told: list[Exception] = []
+    over = asyncio.Event()
+
+    def on_next(_: object) -> None:
+        raise mistake
+
+    def on_error(error: Exception) -> None:
+        told.append(error)
+        over.set()
+
+    async with served(Reply((*answer("Hi")[:-3], Act.HANG))) as (client, simulator):
+        client.chat("hi").pipe(operator).subscribe(on_next, on_error)
+        await over.wait()
+        await simulator.exchanges[0].over.wait()
+
+        assert told == [mistake]
+        assert len(simulator.exchanges) == 1  # nobody pays for it again
+
+
+async def test_a_reader_that_raises_leaves_its_siblings_alone() -> None:
+    def raises(_: object) -> None:
+        raise ValueError
+
+    async with served(Reply.of(answer("Hi there"))) as (client, simulator):
+        shared = client.chat("hi").pipe(text(), ops.share())
+        told: list[Exception] = []
+        good = asyncio.ensure_future(observe(shared))
+        await asyncio.sleep(0)
+        shared.subscribe(raises, told.append)
+
+        assert (await good).values == ["Hi", " there"]
+        assert [type(error) for error in told] == [ValueError]
+        assert len(simulator.exchanges) == 1
