@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -14,7 +15,6 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import msgspec
 from reactivex import Observable, abc
-from reactivex.disposable import Disposable
 
 from rxrouter._errors import ClientClosedError
 from rxrouter._gate import running_loop
@@ -27,6 +27,7 @@ from rxrouter._wire.request import ChatRequest, chat_request
 from rxrouter._wire.sse import MAX_EVENT_BYTES, Comment, ServerSentEvent
 
 BASE_URL = "https://openrouter.ai/api/v1"
+_CLOSE_SECONDS = 5.0  # a loop that has not closed a client by then is stuck in somebody's on_next
 
 
 class OpenRouter:
@@ -74,20 +75,20 @@ class OpenRouter:
             raise TypeError(f"timeouts is a Timeouts(connect=…, silence=…), not {type(timeouts).__name__}")
         if max_event_bytes <= 0:
             raise ValueError(f"max_event_bytes must be positive, not {max_event_bytes}")
-        own = {
-            "Authorization": f"Bearer {key}" if key else None,
-            "HTTP-Referer": app_url,
-            "X-OpenRouter-Title": app_title,
-            "Accept": "text/event-stream",
-            "Accept-Encoding": "identity",  # a proxy that compresses a stream also buffers it
-        }
-        self._headers = {name: value for name, value in own.items() if value} | dict(headers or {})
-        for name, value in self._headers.items():
-            if not value.isprintable():
-                raise ValueError(f"the header {name} has a character in it that no header can have")
+        self._headers = _headers(
+            {
+                "Authorization": f"Bearer {key}" if key else None,
+                "HTTP-Referer": app_url,
+                "X-OpenRouter-Title": app_title,
+                "Accept": "text/event-stream",
+                "Accept-Encoding": "identity",  # a proxy that compresses a stream also buffers it
+            },
+            headers or {},
+        )
         if parts.username and key:
             raise ValueError("base_url has a user in it, and there is an API key: either authenticates, not both")
-        self._needs_key = parts.hostname == "openrouter.ai" and "Authorization" not in self._headers
+        keyless = not any(name.lower() == "authorization" for name in self._headers)
+        self._needs_key = parts.hostname == "openrouter.ai" and keyless
         self._timeouts = timeouts
         self._max_event_bytes = max_event_bytes
         self._home = Home()
@@ -113,7 +114,8 @@ class OpenRouter:
             ValueError: a value is out of its range, or there is no API key.
         """
         request = chat_request(prompt_or_request, fields)
-        return self._stream("/chat/completions", request.encode(), ChunkReader)
+        choices = (request.extra or {}).get("n", request.n) or 1
+        return self._stream("/chat/completions", request.encode(), partial(ChunkReader, choices=choices))
 
     def events(self, path: str, body: Mapping[str, Any]) -> LoopObservable[ServerSentEvent | Comment]:
         """The layer below: the events and keep-alive comments of any POST that answers with an event stream.
@@ -133,7 +135,7 @@ class OpenRouter:
             raise ValueError(f"path starts with a slash, not {path!r}")
         return self._stream(path, msgspec.json.encode(body), EventReader)
 
-    def _stream(self, path: str, body: bytes, reader: type[Reader]) -> LoopObservable[Any]:
+    def _stream(self, path: str, body: bytes, reader: Callable[..., Reader]) -> LoopObservable[Any]:
         if self._needs_key:
             raise ValueError("no API key: set OPENROUTER_API_KEY, or pass api_key= (keys: https://openrouter.ai/keys)")
         outgoing = Outgoing(self._base_url + path, self._headers, body)
@@ -141,43 +143,54 @@ class OpenRouter:
         def subscribe(
             observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
-            if self._home.closed:
-                observer.on_error(ClientClosedError())
-                return Disposable()
+            if self._home.closed:  # told in the loop's next turn: a `retry` above would else never come to an end
+
+                def refuse(scheduler: abc.SchedulerBase, state: object = None) -> abc.DisposableBase | None:
+                    observer.on_error(ClientClosedError())
+                    return None
+
+                return self._home.scheduler.schedule(refuse)
             return Post(
                 self._home,
                 self._sessions.get,
                 outgoing,
                 timeouts=self._timeouts,
-                reader=lambda gate, on_next: reader(self._max_event_bytes, gate, on_next),
+                reader=partial(reader, self._max_event_bytes),
                 observer=observer,
             )
 
         return LoopObservable(Observable(subscribe), self._home)
 
     async def aclose(self) -> None:
-        """Ends running streams with ClientClosedError, and returns when every socket is released."""
+        """Ends running streams with ClientClosedError, and returns when every socket is released.
+
+        From another loop's thread it waits for the client's loop; one that stands still is not waited for.
+        """
         loop = self._home.bound
         self._home.closed = True
-        if loop is None or not loop.is_running():  # a loop that stands still has nothing that could be waited for
+        if loop is None or not loop.is_running():
             return
         if self._home.here():
             await self._close_here()
+            self._home.end()
+        elif self._home.own:
+            await asyncio.to_thread(self._home.end)
         else:
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close_here(), loop))
-            await asyncio.to_thread(self._home.end)
 
     def close(self) -> None:
-        """The same without waiting where waiting would block the client's own loop; elsewhere it waits."""
+        """The same, without waiting where that would block the client's own loop; elsewhere not for ever."""
         loop = self._home.bound
         self._home.closed = True
         if loop is None or loop.is_closed():
             return
-        if self._home.here():
+        if self._home.own:
+            self._home.end()
+        elif self._home.here():
             self._closing = loop.create_task(self._close_here(), name="rxrouter close")
         elif loop.is_running():
-            asyncio.run_coroutine_threadsafe(self._close_here(), loop).result()
-            self._home.end()
+            with suppress(TimeoutError):  # somebody's on_next blocks the loop: it closes when that returns
+                asyncio.run_coroutine_threadsafe(self._close_here(), loop).result(_CLOSE_SECONDS)
         elif running_loop() is None:
             loop.run_until_complete(self._close_here())
 
@@ -217,6 +230,8 @@ class _Sessions:
         self._base_url = base_url
 
     def get(self) -> aiohttp.ClientSession:
+        if self._session is not None and self._session.closed:
+            raise ClientClosedError("the aiohttp session is closed")
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),  # how many streams at once is for operators to say
@@ -243,12 +258,26 @@ async def _closed_with_its_loop(session: aiohttp.ClientSession) -> AsyncGenerato
         await session.close()
 
 
+def _headers(own: dict[str, str | None], given: Mapping[Any, Any]) -> dict[str, str]:
+    """Ours, and those that were given, which replace ours however they are written."""
+    if not all(isinstance(text, str) for header in given.items() for text in header):
+        raise TypeError("headers are strings")
+    names = {name.lower() for name in given}
+    headers = {name: value for name, value in own.items() if value and name.lower() not in names} | dict(given)
+    for name, value in headers.items():
+        if not value.isprintable():
+            raise ValueError(f"the header {name} has a character in it that no header can have")
+    return headers
+
+
 def _environment_proxy(url: str) -> str | None:
     """The proxy that HTTPS_PROXY and its like name for this URL.
 
     Not aiohttp's `trust_env`: that asks a thread for it at every request, and refuses to work beside a netrc entry.
+    Never for this machine's own addresses: a simulator's requests are nobody else's business.
     """
     parts = urlsplit(url)
-    if not parts.hostname or proxy_bypass(parts.hostname):
+    host = parts.hostname or ""
+    if host in {"localhost", "::1"} or host.startswith("127.") or proxy_bypass(host):
         return None
     return getproxies().get(parts.scheme)

@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from reactivex import abc, typing
-from reactivex.disposable import CompositeDisposable, Disposable, SingleAssignmentDisposable
 from reactivex.scheduler.periodicscheduler import PeriodicScheduler
 
 from rxrouter._gate import running_loop
@@ -30,7 +29,8 @@ class Home:
         self.tasks: set[asyncio.Task[None]] = set()  # the client's running requests
         self.closed = False
         self._bound: tuple[asyncio.AbstractEventLoop, LoopScheduler] | None = None
-        self._own: weakref.finalize[Any, Any] | None = None  # ends the thread: on close, on garbage collection, at exit
+        self._thread: threading.Thread | None = None
+        self._end_thread: weakref.finalize[Any, Any] | None = None  # on close, on garbage collection, at exit
         self._lock = threading.Lock()
 
     def bind(self, *, own_thread: bool = False) -> asyncio.AbstractEventLoop:
@@ -55,7 +55,15 @@ class Home:
     @property
     def scheduler(self) -> LoopScheduler:
         """Time and timers of the loop."""
-        return self._bound[1] if self._bound is not None else LoopScheduler(self.bind())
+        if self._bound is None:
+            self.bind()
+        assert self._bound is not None  # noqa: S101 - bind() sees to it
+        return self._bound[1]
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a loop, and it runs."""
+        return self._bound is not None and self._bound[0].is_running()
 
     @property
     def bound(self) -> asyncio.AbstractEventLoop | None:
@@ -72,12 +80,13 @@ class Home:
         loop = self.bound
         if loop is None or running_loop() is loop:
             action()
-            return
-        try:
+        elif not loop.is_closed():
             loop.call_soon_threadsafe(action)
-        except RuntimeError:
-            if not loop.is_closed():
-                raise
+
+    def report(self, error: Exception, what: str) -> None:
+        """Tells the loop's exception handler of what nobody else wants to know."""
+        if (loop := self.bound) is not None:
+            self.call(lambda: loop.call_exception_handler({"message": what, "exception": error}))
 
     async def settled(self) -> None:
         """Returns when every request that was cancelled has let go of its socket."""
@@ -94,27 +103,48 @@ class Home:
         while waiting := [task for task in self.tasks if task.cancelling() and task is not current]:
             await asyncio.wait(waiting)
 
+    @property
+    def own(self) -> bool:
+        """Whether the loop is one of our own, on its own thread."""
+        return self._thread is not None
+
     def end(self) -> None:
-        """Ends the thread, if there is one, with all that runs on it; from another thread, waits for it."""
-        if self._own is not None:
-            self._own()
+        """Ends the own thread, with all that runs on it; from another thread, waits for it, but not for ever."""
+        if self._end_thread is not None and self._thread is not None:
+            self._end_thread()
+            if self._thread is not threading.current_thread():
+                self._thread.join(_JOIN_SECONDS)
 
     def _find_loop(self, loop: asyncio.AbstractEventLoop | None) -> tuple[asyncio.AbstractEventLoop, LoopScheduler]:
         if loop is None:
             started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-            thread = threading.Thread(target=asyncio.run, args=(_live(started),), name="rxrouter loop", daemon=True)
+            thread = threading.Thread(target=_live, args=(started,), name="rxrouter loop", daemon=True)
             thread.start()
             loop, stop = started.result()
-            self._own = weakref.finalize(self, _end_thread, loop, stop, thread)
+            self._thread = thread
+            self._end_thread = weakref.finalize(self, _end_thread, loop, stop, thread)
         self._bound = loop, LoopScheduler(loop)
         return self._bound
 
 
-async def _live(started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]) -> None:
-    """The life of a loop of our own; asyncio.run() cancels, awaits and closes whatever is left."""
+def _live(started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]) -> None:
+    """The life of a loop of our own.
+
+    As `asyncio.run` has it, but for the default executor's end: at the interpreter's exit that would want a thread,
+    and Python 3.12 refuses to start one.
+    """
+    loop = asyncio.new_event_loop()
     stop = asyncio.Event()
-    started.set_result((asyncio.get_running_loop(), stop))
-    await stop.wait()
+    loop.call_soon(started.set_result, (loop, stop))
+    try:
+        loop.run_until_complete(stop.wait())
+        if tasks := asyncio.all_tasks(loop):
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()
 
 
 def _end_thread(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, thread: threading.Thread) -> None:
@@ -150,14 +180,7 @@ class LoopScheduler(PeriodicScheduler):
         self, duetime: typing.RelativeTime, action: typing.ScheduledAction[State], state: State | None = None
     ) -> abc.DisposableBase:
         """Runs the action after `duetime` (seconds, or a timedelta)."""
-        timer = _Timer(self._loop, self.to_seconds(duetime))
-        result = SingleAssignmentDisposable()
-
-        def run() -> None:
-            result.disposable = self.invoke_action(action, state=state)
-
-        timer.start(run)
-        return CompositeDisposable(result, Disposable(timer.cancel))
+        return _Timer(self._loop, self.to_seconds(duetime), lambda: self.invoke_action(action, state=state))
 
     def schedule_absolute(
         self, duetime: typing.AbsoluteTime, action: typing.ScheduledAction[State], state: State | None = None
@@ -166,42 +189,44 @@ class LoopScheduler(PeriodicScheduler):
         return self.schedule_relative(self.to_datetime(duetime) - self.now, action, state)
 
 
-class _Timer:
-    """One call of a loop, started and cancelled from any thread."""
+class _Timer(abc.DisposableBase):
+    """One call of a loop, made and disposed on any thread; disposed later, so is what the call returned."""
 
-    __slots__ = ("_cancelled", "_handle", "_loop", "_seconds")
+    __slots__ = ("_action", "_disposed", "_handle", "_loop", "_result", "_seconds")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, seconds: float, action: Callable[[], abc.DisposableBase]
+    ) -> None:
         self._loop = loop
         self._seconds = seconds
+        self._action = action
         self._handle: asyncio.Handle | None = None
-        self._cancelled = False
+        self._result: abc.DisposableBase | None = None
+        self._disposed = False
+        self._here(self._start)
 
-    def start(self, run: Callable[[], None]) -> None:
-        if running_loop() is not self._loop:
-            self._loop.call_soon_threadsafe(self._start_here, run)
+    def dispose(self) -> None:
+        self._disposed = True
+        self._here(self._cancel)
+
+    def _here(self, call: Callable[[], None]) -> None:
+        if running_loop() is self._loop:
+            call()
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(call)
+
+    def _start(self) -> None:
+        if self._seconds <= 0:
+            self._handle = self._loop.call_soon(self._fire)
         else:
-            self._start_here(run)
+            self._handle = self._loop.call_later(self._seconds, self._fire)
 
-    def _start_here(self, run: Callable[[], None]) -> None:
-        if not self._cancelled:
-            if self._seconds <= 0:
-                self._handle = self._loop.call_soon(self._fire, run)
-            else:
-                self._handle = self._loop.call_later(self._seconds, self._fire, run)
+    def _fire(self) -> None:
+        if not self._disposed:  # by another thread, in this very turn
+            self._result = self._action()
 
-    def _fire(self, run: Callable[[], None]) -> None:
-        if not self._cancelled:  # by another thread, in this very turn
-            run()
-
-    def cancel(self) -> None:
-        self._cancelled = True
-        if running_loop() is not self._loop:
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._cancel_here)
-        else:
-            self._cancel_here()
-
-    def _cancel_here(self) -> None:
+    def _cancel(self) -> None:
         if self._handle is not None:
             self._handle.cancel()
+        if self._result is not None:
+            self._result.dispose()

@@ -14,6 +14,7 @@ from rxrouter import (
     ChatRequest,
     Comment,
     OpenRouter,
+    RouterError,
     ServerSentEvent,
     StatusError,
     Timeouts,
@@ -293,16 +294,52 @@ async def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_proxy_is_used_for_an_address_unless_no_proxy_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Simulator(CALM) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.base_url.removesuffix("/api/v1"))
+        async with OpenRouter("sk-test", base_url="http://model.example/v1") as client:
+            await client.chat("by proxy").pipe(completion())
+        monkeypatch.setenv("no_proxy", "model.example")
+        async with OpenRouter("sk-test", base_url="http://model.example/v1") as client:
+            seen = await observe(client.chat("direct"))
+
+    assert [e.json["messages"][0]["content"] for e in proxy.exchanges] == ["by proxy"]
+    assert type(seen.endings[0]) is TransportError  # there is no such host
+
+
+async def test_no_proxy_ever_sees_what_goes_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Simulator(CALM) as proxy, Simulator(CALM) as server:
         monkeypatch.setenv("http_proxy", proxy.base_url.removesuffix("/api/v1"))
         async with OpenRouter("sk-test", base_url=server.base_url) as client:
-            await client.chat("by proxy").pipe(completion())
-        monkeypatch.setenv("no_proxy", "model.example,127.0.0.1")
-        async with OpenRouter("sk-test", base_url=server.base_url) as client:
             await client.chat("direct").pipe(completion())
 
-    assert [e.json["messages"][0]["content"] for e in proxy.exchanges] == ["by proxy"]
-    assert [e.json["messages"][0]["content"] for e in server.exchanges] == ["direct"]
+    assert (len(proxy.exchanges), len(server.exchanges)) == (0, 1)
+
+
+async def test_a_proxys_password_is_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Simulator(Reply(status=407)) as proxy:
+        url = proxy.base_url.removesuffix("/api/v1").replace("http://", "http://bob:proxypass@")
+        for scheme in ("http", "https"):
+            monkeypatch.setenv(f"{scheme}_proxy", url)
+            async with OpenRouter("sk-secret", base_url=f"{scheme}://model.example/v1") as client:
+                error = (await observe(client.chat("hi"))).endings[0]
+
+            assert isinstance(error, RouterError)
+            told = "".join(traceback.format_exception(error)) + repr(error.__context__) + repr(error.__cause__)
+            assert "proxypass" not in told
+            assert "sk-secret" not in told
+
+
+@pytest.mark.parametrize("name", ["authorization", "AUTHORIZATION"])
+async def test_a_header_of_yours_replaces_ours_however_it_is_written(name: str) -> None:
+    async with served(CALM, headers={name: "Bearer mine"}) as (client, simulator):
+        await client.chat("hi").pipe(completion())
+
+    assert simulator.exchanges[0].headers.getall("Authorization") == ["Bearer mine"]
+
+
+def test_headers_are_strings() -> None:
+    with pytest.raises(TypeError, match="headers are strings"):
+        OpenRouter("k", headers={"X-Number": 1})  # type: ignore[dict-item] # pyright: ignore[reportArgumentType]
 
 
 async def test_a_dead_proxy_is_a_transport_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ import reactivex
 from reactivex import Observable, abc, operators as ops
 
 from rxrouter import ChatChunk, ClientClosedError, OpenRouter, StatusError
+from rxrouter._source import loop as loop_module
 from rxrouter._source.loop import LoopScheduler
 from rxrouter._source.observable import LoopObservable
 from rxrouter.operators import completion, text
@@ -887,3 +888,54 @@ async def test_thousand_streams_at_once_all_arrive_whole() -> None:
         assert simulator.connections == 1_000  # they were all there at once
         assert ["".join(seen.values) for seen in streams] == [f"You said {number}." for number in range(1_000)]
         assert all(seen.endings == [None] for seen in streams)
+
+
+def test_closing_does_not_wait_for_ever_for_an_on_next_that_does_not_return(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_module, "_JOIN_SECONDS", 0.1)
+    stuck, go_on = threading.Event(), threading.Event()
+
+    def on_next(_: object) -> None:
+        stuck.set()
+        go_on.wait(30)
+
+    with Simulator() as simulator:
+        with client_of(simulator) as client:
+            client.chat("hi").subscribe(on_next, lambda _: None)
+            assert stuck.wait(30)
+        go_on.set()  # `with` has been left before
+
+
+def test_all_who_close_at_once_come_back() -> None:
+    with Simulator() as simulator:
+        for _ in range(20):
+            client = client_of(simulator)
+            client.chat("hi").run()
+            closers = [threading.Thread(target=client.close) for _ in range(4)]
+            for closer in closers:
+                closer.start()
+            for closer in closers:
+                closer.join(30)
+                assert not closer.is_alive()
+
+
+async def test_retrying_on_a_closed_client_does_not_block_the_loop() -> None:
+    async with served() as (client, _):
+        await client.chat("hi")
+        await client.aclose()
+        told: list[Exception] = []
+
+        subscription = client.chat("hi").pipe(ops.retry()).subscribe(lambda _: None, told.append)
+        for _ in range(10):
+            await asyncio.sleep(0)  # comes back, however often it tries
+        subscription.dispose()
+
+    assert told == []
+
+
+async def test_concatenated_streams_stay_on_the_loop() -> None:
+    async with served(Reply.of(answer("Hi"))) as (client, _):
+        both = client.chat("one").pipe(text()) + client.chat("two").pipe(text())
+
+        assert isinstance(both, LoopObservable)
+        assert [word async for word in both] == ["Hi", "Hi"]
+        assert [word async for word in both[1:]] == ["Hi"]
