@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
@@ -31,6 +31,8 @@ _DRAIN_SECONDS = 0.5
 # An error page is read for its message: this much of it, in this time.
 _PAGE_BYTES = 1 << 20
 _PAGE_SECONDS = 5.0
+# What is silent is listened to once more after this long, before it is given up.
+_SECOND_LOOK_SECONDS = 0.05
 # What a read can bring. Bounds what is in flight when a reader pauses: aiohttp stops reading at twice this.
 _READ_BYTES = 1 << 16
 
@@ -38,7 +40,7 @@ _READ_BYTES = 1 << 16
 class Timeouts(Struct, frozen=True):
     """The two clocks of a connection, in seconds; None switches one off. Clocks for content are operators."""
 
-    connect: float | None = 10.0  # until the connection stands: name, TCP, TLS
+    connect: float | None = 10.0  # until the connection stands: name, TCP, TLS, and a given session's limit
     silence: float | None = 45.0  # without one byte, comments included; not while a slow reader pauses the socket
 
     def __post_init__(self) -> None:
@@ -62,19 +64,20 @@ class Outgoing(Struct, frozen=True):
 class _Body(aiohttp.Payload):
     """The request's body; being asked for it is how one learns that the connection stands."""
 
-    def __init__(self, body: bytes, connected: Callable[[], None]) -> None:
+    def __init__(self, body: bytes, alive: Callable[[], None]) -> None:
         super().__init__(body, content_type="application/json")
         self._size = len(body)
         self._body = body
-        self._connected = connected
+        self._alive = alive
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return self._body.decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        self._connected()
+        self._alive()
         for at in range(0, len(self._body), _READ_BYTES):  # images make bodies of megabytes
             await writer.write(self._body[at : at + _READ_BYTES])
+            self._alive()
 
 
 class Post(abc.DisposableBase):
@@ -141,19 +144,23 @@ class Post(abc.DisposableBase):
 
     async def _run(self) -> None:
         self._gate.enter()
+        self._task = asyncio.current_task()  # under an eager task factory, `_start` comes to it only later
         error: Exception | None
         try:
             error = await self._exchange()
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancelled:
             if self._disposed:
                 raise
-            error = self._reader.outcome(self._cut or ClientClosedError())
+            if self._task is not None and self._task.cancelling():
+                error = self._reader.outcome(self._cut or ClientClosedError())
+            else:
+                error = RuntimeError("a callback of a stream raised CancelledError")
+                error.__cause__ = cancelled
         except Exception as raised:  # noqa: BLE001 - ours, or the observer's: either is how this chain ends
             error = raised
         finally:
             self._gate.leave()
-            if self._clock is not None:
-                self._clock.cancel()
+            self._stop_clock()
             if self._response is not None:
                 self._response.close()  # without effect on a connection that went back to the pool at the body's end
         self._end(error)
@@ -171,54 +178,64 @@ class Post(abc.DisposableBase):
                 self._observer.on_error(error)
         except Exception as raised:  # noqa: BLE001 - there is nobody left to tell but the loop
             what = "unhandled error of a stream" if raised is error else "a terminal callback of a stream raised"
-            self._loop.call_exception_handler({"message": f"{what}; subscribe with on_error", "exception": raised})
+            self._home.report(raised, f"{what}; subscribe with on_error")
 
     def _tell(self, error: RouterError) -> None:
-        """Puts the facts on an error."""
+        """Puts the facts on an error, unless it is another stream's, that an observer passes on."""
+        if error.elapsed is not None:
+            return
         told = self._response.headers.get("X-Generation-Id") if self._response is not None else None
         error.generation_id = error.generation_id or told or self._reader.generation_id
         error.chunks_seen = self._reader.seen
         error.elapsed = self._loop.time() - self._began
 
     async def _exchange(self) -> RouterError | None:
-        response = self._response = await self._open()
+        if self._home.closed:  # meanwhile, on another thread
+            return ClientClosedError()
+        opened = await self._open()
+        if isinstance(opened, RouterError):
+            return opened
+        response = self._response = opened
         if response.status != 200:  # noqa: PLR2004
-            page = await self._page(response, _PAGE_SECONDS)
-            raise status_error(response.status, response.headers, page, self._home.scheduler.now.timestamp())
+            page, _ = await self._page(response.content, _PAGE_SECONDS)
+            return status_error(response.status, response.headers, page, self._home.scheduler.now.timestamp())
         kind = response.content_type if "Content-Type" in response.headers else ""
-        if kind != "text/event-stream":
-            page = await self._page(response, None if kind == "application/json" else _PAGE_SECONDS)
-            raise body_error(page) or ContentTypeError(kind, page)
-        return self._reader.outcome(await self._read(response.content))
+        if kind == "text/event-stream":
+            return self._reader.outcome(await self._read(response.content))
+        as_json = kind == "application/json"
+        page, cut = await self._page(response.content, None if as_json else _PAGE_SECONDS)
+        return body_error(page) or (cut if as_json else None) or ContentTypeError(kind, page)
 
-    async def _open(self) -> aiohttp.ClientResponse:
-        out, timeouts = self._outgoing, self._timeouts
+    async def _open(self) -> aiohttp.ClientResponse | RouterError:
+        out, limit = self._outgoing, self._timeouts.connect
         try:
             return await self._session().post(
                 out.url,
-                data=_Body(out.body, self._begin_clock),
+                data=_Body(out.body, self._alive),
                 headers=out.headers,
                 raise_for_status=False,  # whatever a given session says: its error would carry the key
                 allow_redirects=False,  # a POST that follows a 302 becomes a GET, and the key would travel
-                timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect, sock_connect=None, sock_read=None),
+                timeout=aiohttp.ClientTimeout(total=None, connect=limit, sock_connect=None, sock_read=None),
                 read_bufsize=_READ_BYTES,
             )
-        except aiohttp.ConnectionTimeoutError as error:
-            raise ConnectTimeoutError(timeouts.connect or 0.0) from error
+        except aiohttp.ServerTimeoutError as error:
+            timeout = ConnectTimeoutError(limit or 0.0)
+            timeout.__cause__ = error
+            return timeout
         except (aiohttp.ClientError, OSError) as error:
-            raise self._transport_error(error) from _discreet(error)
+            return self._transport_error(error)
 
     async def _read(self, content: aiohttp.StreamReader) -> RouterError | None:
         """Feeds the reader until the end; returns what cut the body, None if it came to its end."""
         reader, gate, loop = self._reader, self._gate, self._loop
         feed, now, readany = reader.feed, loop.time, content.readany
         cut: TransportError | None = None
+        lingering = False
         while cut is None:
             try:
                 block = await readany()
             except (aiohttp.ClientError, OSError) as error:
                 cut = self._transport_error(error)
-                cut.__cause__ = _discreet(error)
                 block = _left_in(content)
             if not block:
                 break
@@ -232,10 +249,11 @@ class Post(abc.DisposableBase):
                 self._heard = now()
                 reader.resume()
             if reader.ended:
-                if reader.draining:
+                if reader.draining and cut is None:
                     await self._drain(content)
                 return None
-            if reader.lingering:
+            if reader.lingering is not lingering:
+                lingering = reader.lingering
                 self._tick()
         return cut
 
@@ -247,47 +265,76 @@ class Post(abc.DisposableBase):
         except (TimeoutError, aiohttp.ClientError, OSError):
             pass
 
-    async def _page(self, response: aiohttp.ClientResponse, seconds: float | None) -> bytes:
-        """The body of an answer that is no stream: what can be had of it."""
+    async def _page(self, content: aiohttp.StreamReader, seconds: float | None) -> tuple[bytes, TransportError | None]:
+        """The body of an answer that is no stream: what can be had of it, in that time, and what cut it."""
         page = bytearray()
+        silence = self._timeouts.silence
+        self._stop_clock()  # the clocks here end the page, and not what it says
         try:
             async with asyncio.timeout(seconds):
-                while len(page) < _PAGE_BYTES and (block := await response.content.readany()):
+                while len(page) < _PAGE_BYTES:
+                    async with asyncio.timeout(silence):
+                        block = await content.readany()
+                    if not block:
+                        break
                     page += block
-                    self._heard = self._loop.time()
-        except (TimeoutError, aiohttp.ClientError, OSError):
-            pass
-        return bytes(page[:_PAGE_BYTES])
+        except TimeoutError:
+            return bytes(page), SilenceTimeoutError(silence or seconds or 0.0)
+        except (aiohttp.ClientError, OSError) as error:
+            return bytes(page), self._transport_error(error)
+        return bytes(page[:_PAGE_BYTES]), None
 
-    def _begin_clock(self) -> None:
-        self._connected = True
+    def _alive(self) -> None:
+        """The connection stands, and takes what we send."""
         self._heard = self._loop.time()
-        self._tick()
+        if not self._connected:
+            self._connected = True
+            self._tick()
+
+    def _stop_clock(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
 
     def _tick(self) -> None:
         """The one timer of a request: armed once a period, not once a read."""
-        if self._clock is not None:
-            self._clock.cancel()
+        self._stop_clock()
         limit = self._timeouts.silence
         if self._reader.lingering:
             limit = min(limit or _DRAIN_SECONDS, _DRAIN_SECONDS)
-        if limit is None or self._over or self._task is None:
+        if limit is None or self._over:
             return
         now = self._loop.time()
         if self._gate.closed:
             self._heard = now  # it is we who don't read
-        left = self._heard + limit - now
-        if left > 0:
+        if (left := self._heard + limit - now) > 0:
             self._clock = self._loop.call_later(left, self._tick)
         else:
+            # If the loop was blocked, a timer is due before the bytes that have come meanwhile are seen.
+            self._clock = self._loop.call_later(_SECOND_LOOK_SECONDS, self._look_again, self._heard, limit)
+
+    def _look_again(self, heard: float, limit: float) -> None:
+        if self._heard != heard or self._gate.closed:
+            self._tick()
+        elif self._task is not None:
             self._cut = SilenceTimeoutError(limit)
             self._task.cancel()
 
     def _transport_error(self, error: Exception) -> TransportError:
-        cut = isinstance(error, aiohttp.ClientPayloadError)
-        what = "the connection was cut in the middle of the body" if cut else str(error) or type(error).__name__
-        mapped = TransportError(what, phase="read" if self._connected else "connect")
+        """Ours for aiohttp's; in words of which none come from the wire, which may say anything, or from a URL."""
+        phase: Literal["connect", "read"] = "read" if self._connected else "connect"
+        cause: BaseException | None = error
+        if isinstance(error, aiohttp.ClientPayloadError):
+            what = "the body was cut in the middle, or damaged"
+        elif isinstance(error, aiohttp.ClientHttpProxyError):
+            what, cause = f"the proxy answered HTTP {error.status}", None
+        elif isinstance(error, aiohttp.ClientResponseError):  # it carries the request's headers, the key with them
+            what, cause = "the answer is no valid HTTP", None
+        else:
+            what = str(error) or type(error).__name__
+        mapped = TransportError(what, phase=phase)
         mapped.transient = not isinstance(error, aiohttp.ClientSSLError)  # a certificate stays wrong
+        mapped.__cause__ = cause
         return mapped
 
 
@@ -295,8 +342,3 @@ def _left_in(content: aiohttp.StreamReader) -> bytes:
     """What had arrived before the cut: `readany` raises before it gives what a paused reader has not seen yet."""
     content.set_exception(None)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     return content.read_nowait()
-
-
-def _discreet(error: BaseException) -> BaseException | None:
-    """What to chain: aiohttp's response errors carry the request's headers, the key with them, so what lies below."""
-    return error.__cause__ if isinstance(error, aiohttp.ClientResponseError) else error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+import time
 import traceback
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
+from reactivex import operators as ops
 
 from rxrouter import (
     APIError,
@@ -1205,3 +1207,63 @@ async def test_an_event_too_deep_for_the_decoder_is_a_decode_error() -> None:
         seen = await observe(client.chat("Hi"))
 
     assert isinstance(seen.endings[0], ChunkDecodeError)
+
+
+async def test_bytes_that_are_no_text_do_not_end_an_answer() -> None:
+    broken = chunk({"content": "Hi"}).replace(b"Hi", b"H\xffi")
+    async with served(Reply((broken, *answer("")[-3:]))) as (client, _):
+        seen = await observe(client.chat("hi").pipe(text()))
+
+    assert (seen.values, seen.endings) == (["H\ufffdi"], [None])
+
+
+async def test_a_loop_that_was_blocked_is_not_a_silent_server() -> None:
+    def block_at_first(word: str) -> None:
+        if len(words) == 0:
+            time.sleep(0.5)  # somebody's on_next: longer than the silence that is borne
+        words.append(word)
+
+    words: list[str] = []
+    async with served(Reply.of(answer("one two three four"), rate=20), timeouts=Timeouts(silence=0.3)) as (client, _):
+        seen = await observe(client.chat("hi").pipe(text(), ops.do_action(block_at_first)))
+
+    assert (seen.endings, "".join(words)) == ([None], "one two three four")
+
+
+async def test_a_json_answer_that_is_cut_is_a_transport_error() -> None:
+    reply = Reply((b'{"choices": [', Act.CUT), headers={"Content-Type": "application/json"})
+    async with served(reply) as (client, _):
+        seen = await observe(client.chat("hi"))
+
+    assert isinstance(seen.endings[0], TransportError)
+
+
+async def test_an_error_page_that_stalls_still_says_its_status_and_pause() -> None:
+    reply = Reply((b"{", Act.HANG), status=429, headers={"Content-Type": "application/json", "Retry-After": "7"})
+    async with served(reply, timeouts=Timeouts(silence=0.2)) as (client, _):
+        seen = await observe(client.chat("hi"))
+
+    error = seen.endings[0]
+    assert isinstance(error, StatusError)
+    assert (error.status, error.retry_after) == (429, 7.0)
+
+
+async def test_a_cut_before_the_second_of_two_choices_has_begun_is_no_end() -> None:
+    async with served(Reply((chunk({"content": "a"}), chunk(finish="stop"), Act.CUT))) as (client, _):
+        seen = await observe(client.chat("hi", n=2))
+
+    assert isinstance(seen.endings[0], TransportError)
+
+
+async def test_another_streams_error_keeps_its_facts() -> None:
+    other = TruncatedStreamError()
+    other.chunks_seen, other.elapsed = 77, 1.5
+
+    def pass_on(_: object) -> None:
+        raise other
+
+    async with served(Reply.of(answer("hi"))) as (client, _):
+        seen = await observe(client.chat("hi").pipe(ops.do_action(pass_on)))
+
+    assert seen.endings == [other]
+    assert (other.chunks_seen, other.elapsed) == (77, 1.5)
