@@ -21,8 +21,8 @@ from rxrouter._wire.chunk import ChatChunk, merge, merge_key
 
 T = TypeVar("T")
 
-# Values that may be on their way, in operators that wait (`delay`, `buffer_with_time`), when a gate closes. More than
-# that after it: the gate is not what these values come from.
+# Values that may wait beyond the bound. A source that is being paused may have that many on their way, in operators
+# that wait (`delay`, `buffer_with_time`); an answer has far fewer that COALESCE can't merge. More fails the reader.
 _IN_FLIGHT = 4096
 
 
@@ -85,10 +85,13 @@ class Iteration(Generic[T]):
             with scope(queue.gates):
                 self._subscription = self._source.subscribe(queue.on_next, queue.on_error, queue.on_completed)
             queue.source.disposable = self._subscription
-        while not queue.items and not queue.ended:  # again: a wake-up may come late, when its value is long taken
+        while True:
+            ended = queue.ended  # before the look at the values: another thread may add the last, and then end
+            if queue.items:
+                return queue.take()
+            if ended:
+                break
             await queue.filled()
-        if queue.items:
-            return queue.take()
         error, queue.error = queue.error, None
         if error is not None:
             raise error
@@ -200,16 +203,21 @@ class _Queue(Generic[T]):
         """The value just appended made the queue full, or fuller than that."""
         waiting, policy = len(self.items), self._overflow
         if policy is Overflow.PAUSE:
-            gates = current_gates(self.gates)
-            self._hold(gates)
-            if waiting > self._high and (not gates or waiting > self._high + _IN_FLIGHT):
-                self._fail()
+            self._pause()
         elif policy is Overflow.ERROR:
             if waiting > self._high:
                 self._fail()
         else:
             with self._lock:
                 self._make_room()
+            if len(self.items) > self._high + _IN_FLIGHT:  # what does not merge is no text
+                self._fail()
+
+    def _pause(self) -> None:
+        gates, waiting = current_gates(self.gates), len(self.items)
+        self._hold(gates)
+        if waiting > self._high and (not gates or waiting > self._high + _IN_FLIGHT):
+            self._fail()
 
     def _hold(self, gates: list[Gate]) -> None:
         with (

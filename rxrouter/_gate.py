@@ -85,7 +85,7 @@ def current_gates(scope: set[Gate]) -> list[Gate]:
     if gate := _gate.get():
         return [gate]
     loop = running_loop()
-    return [gate for gate in scope if gate.is_of(loop)]
+    return [gate for gate in tuple(scope) if gate.is_of(loop)]
 
 
 @contextmanager

@@ -49,7 +49,7 @@ from tests.support import Observed, served
 
 T = TypeVar("T")
 
-MANY, LONG = 40_000, 7_000  # words of an answer: of 600 bytes each on the wire, or of 1,600
+MANY, LONG = 40_000, 9_000  # words of an answer: of 600 bytes each on the wire, or of 1,600
 MOST_IN_FLIGHT = 8_000_000  # bytes, with a receive buffer of this size: the server's socket, aiohttp, and one queue
 RECEIVE_BUFFER = 1 << 18
 
@@ -273,7 +273,7 @@ async def test_slow_reader_pauses_the_server_through(operator: Callable[[Observa
         reader = client.chat("hi").pipe(text(), operator).iterate(high=8, low=2)
 
         first = await anext(reader)
-        await paused(simulator.exchanges[0], 10_000_000)  # what a timer lets pass before it is noticed comes on top
+        await paused(simulator.exchanges[0], 12_500_000)  # what a timer lets pass before it is noticed comes on top
         rest = [value async for value in reader]
 
         assert flattened([first, *rest]) == words()
