@@ -80,12 +80,12 @@ def _parser() -> argparse.ArgumentParser:
 async def _chat(options: argparse.Namespace) -> int:
     screen = _Screen(options)
     async with AsyncExitStack() as stack:
-        url = None
+        url = key = None
         if options.offline:
             _say("offline: this answer is simulated, no model was asked")
             simulator = Simulator(rate=_OFFLINE_RATE if sys.stdout.isatty() else 0.0)
-            url = (await stack.enter_async_context(simulator)).base_url
-        client = await stack.enter_async_context(OpenRouter(base_url=url, app_title="rxrouter"))
+            url, key = (await stack.enter_async_context(simulator)).base_url, "offline"  # yours stays at home
+        client = await stack.enter_async_context(OpenRouter(key, base_url=url, app_title="rxrouter"))
         messages = [{"role": "user", "content": options.prompt}]
         if options.system:
             messages.insert(0, {"role": "system", "content": options.system})
@@ -184,4 +184,4 @@ def _advice(error: RouterError) -> str:
 
 def _say(line: str) -> None:
     """One line on stderr."""
-    print(f"rxrouter: {' '.join(line.split())}", file=sys.stderr, flush=True)
+    print(f"rxrouter: {' '.join(line.split()).translate(_CONTROLS)}", file=sys.stderr, flush=True)

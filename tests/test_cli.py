@@ -188,3 +188,19 @@ def test_simulate_serves_until_interrupted() -> None:
 
     assert run.stdout == STORY + "\n"
     assert server.returncode == 130
+
+
+def test_offline_asks_no_proxy_and_shows_nobody_the_key() -> None:
+    environment = os.environ | {"http_proxy": "http://127.0.0.1:9", "OPENROUTER_API_KEY": "sk-or-secret"}
+    run = subprocess.run(
+        [*COMMAND, "chat", "--offline", "hi"], capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+
+    assert (run.returncode, run.stdout) == (0, STORY + "\n")
+
+
+def test_an_error_can_do_nothing_to_a_terminal() -> None:
+    with Simulator(Reply.error(400, "bad \x1b]0;owned\x07 model")) as server:
+        run = rxrouter("chat", "hi", url=server.base_url)
+
+    assert "\x1b" not in one_line(run.stderr)
