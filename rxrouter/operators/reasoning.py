@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from reactivex import Observable, abc
+from reactivex import abc
 
 from rxrouter._wire.chunk import ChatChunk, reasoning_of
-from rxrouter.operators._types import Operator
+from rxrouter.operators._types import Operator, fused
 
 
 def reasoning(*, choice: int = 0) -> Operator[ChatChunk, str]:
@@ -24,19 +24,12 @@ def reasoning(*, choice: int = 0) -> Operator[ChatChunk, str]:
     Source: OpenRouter "Reasoning tokens": choices[].delta.reasoning mirrors reasoning_details.
     """
 
-    def operator(source: Observable[ChatChunk]) -> Observable[str]:
-        def subscribe(
-            observer: abc.ObserverBase[str], scheduler: abc.SchedulerBase | None = None
-        ) -> abc.DisposableBase:
-            emit = observer.on_next
+    def read(emit: abc.OnNext[str]) -> abc.OnNext[ChatChunk]:
+        def on_next(chunk: ChatChunk) -> None:
+            for part in chunk.choices:
+                if part.index == choice and (piece := reasoning_of(part.delta)):
+                    emit(piece)
 
-            def on_next(chunk: ChatChunk) -> None:
-                for part in chunk.choices:
-                    if part.index == choice and (piece := reasoning_of(part.delta)):
-                        emit(piece)
+        return on_next
 
-            return source.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
-
-        return Observable(subscribe)
-
-    return operator
+    return fused(read)

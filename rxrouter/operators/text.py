@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from reactivex import Observable, abc
+from reactivex import abc
 
 from rxrouter._wire.chunk import ChatChunk
-from rxrouter.operators._types import Operator
+from rxrouter.operators._types import Operator, fused
 
 
 def text(*, choice: int = 0) -> Operator[ChatChunk, str]:
@@ -23,19 +23,12 @@ def text(*, choice: int = 0) -> Operator[ChatChunk, str]:
     Source: OpenRouter "Streaming": choices[].delta.content.
     """
 
-    def operator(source: Observable[ChatChunk]) -> Observable[str]:
-        def subscribe(
-            observer: abc.ObserverBase[str], scheduler: abc.SchedulerBase | None = None
-        ) -> abc.DisposableBase:
-            emit = observer.on_next
+    def read(emit: abc.OnNext[str]) -> abc.OnNext[ChatChunk]:
+        def on_next(chunk: ChatChunk) -> None:
+            for part in chunk.choices:
+                if part.index == choice and (content := part.delta.content):
+                    emit(content)
 
-            def on_next(chunk: ChatChunk) -> None:
-                for part in chunk.choices:
-                    if part.index == choice and (content := part.delta.content):
-                        emit(content)
+        return on_next
 
-            return source.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
-
-        return Observable(subscribe)
-
-    return operator
+    return fused(read)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from reactivex import Observable, abc
+from reactivex import abc
 
 from rxrouter._wire.chunk import ChatChunk, Usage
-from rxrouter.operators._types import Operator
+from rxrouter.operators._types import Operator, fused
 
 
 def usage() -> Operator[ChatChunk, Usage]:
@@ -22,16 +22,11 @@ def usage() -> Operator[ChatChunk, Usage]:
     Source: OpenRouter "Usage accounting"; WIRE 6 has its three eras.
     """
 
-    def operator(source: Observable[ChatChunk]) -> Observable[Usage]:
-        def subscribe(
-            observer: abc.ObserverBase[Usage], scheduler: abc.SchedulerBase | None = None
-        ) -> abc.DisposableBase:
-            def on_next(chunk: ChatChunk) -> None:
-                if chunk.usage is not None:
-                    observer.on_next(chunk.usage)
+    def read(emit: abc.OnNext[Usage]) -> abc.OnNext[ChatChunk]:
+        def on_next(chunk: ChatChunk) -> None:
+            if chunk.usage is not None:
+                emit(chunk.usage)
 
-            return source.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
+        return on_next
 
-        return Observable(subscribe)
-
-    return operator
+    return fused(read)
