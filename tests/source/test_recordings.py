@@ -132,7 +132,7 @@ def assert_same(whole: ChatCompletion, body: bytes) -> None:
 
 CHATS = [path for path in sorted([*FOLDER.glob("*.sse"), *FOLDER.glob("derived/*.sse")]) if is_chat(path)]
 ANSWERS = [path for path in CHATS if path.stem not in FAILED and path.stem not in TRUNCATED]
-SMALL = [path for path in ANSWERS if path.stat().st_size < 20_000]
+BY_SIZE = [pytest.param(path, marks=() if path.stat().st_size < 20_000 else pytest.mark.long) for path in ANSWERS]
 
 every_answer = pytest.mark.parametrize("path", ANSWERS, ids=lambda path: path.stem)
 
@@ -167,7 +167,7 @@ async def test_a_recorded_answer_folds_to_what_its_json_says(path: Path) -> None
     assert_same(whole, recording.body)
 
 
-@pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", BY_SIZE, ids=lambda path: path.stem)
 async def test_a_recorded_answer_byte_by_byte_is_the_same(path: Path) -> None:
     recording = Recording.load(path)
 
