@@ -903,6 +903,8 @@ def test_closing_does_not_wait_for_ever_for_an_on_next_that_does_not_return(monk
             client.chat("hi").subscribe(on_next, lambda _: None)
             assert stuck.wait(30)
         go_on.set()  # `with` has been left before
+        assert client._home._thread is not None
+        client._home._thread.join(30)
 
 
 def test_all_who_close_at_once_come_back() -> None:
