@@ -14,7 +14,10 @@ from rxrouter._errors import ChunkDecodeError
 from rxrouter._wire.json import as_list, as_object, without_nulls
 
 # Where a wrong type is fatal: what is said, and to whom, could not be told from it.
-_VITAL = {"choices", "index", "delta", "content", "tool_calls", "function", "name", "arguments", "finish_reason"}
+_VITAL = {
+    *("choices", "index", "delta", "content", "refusal", "reasoning", "reasoning_content"),
+    *("tool_calls", "function", "name", "arguments", "finish_reason"),
+}
 _WRONG_FIELDS = 8  # that many are passed over in one chunk
 _PATH = re.compile(r"\.(\w+)|\[(\d+)\]")
 
@@ -171,15 +174,14 @@ def _convert(value: Any) -> ChatChunk:
         try:
             return msgspec.convert(value, ChatChunk, strict=False)
         except msgspec.ValidationError as error:
-            *path, wrong = _PATH.findall(str(error).rpartition(" - at `$")[2])
-            while wrong and not wrong[0]:  # an index: the fault is in the list
-                *path, wrong = path
-            if not wrong or wrong[0] in _VITAL:
+            path = [name or int(index) for name, index in _PATH.findall(str(error).rpartition(" - at `$")[2])]
+            names = [step for step in path if isinstance(step, str)]
+            if not names or names[-1] in _VITAL:
                 raise
             holder = value
-            for name, index in path:
-                holder = holder[name] if name else holder[int(index)]
-            del holder[wrong[0]]
+            for step in path[:-1]:
+                holder = holder[step]
+            del holder[path[-1]]  # the field, or the one element of a list
     return msgspec.convert(value, ChatChunk, strict=False)
 
 
@@ -224,14 +226,23 @@ def _take_apart(chunk: dict[str, Any]) -> None:
     for choice in as_list(chunk.get("choices")):
         delta = as_object(as_object(choice).get("delta"))
         if isinstance(delta.get("content"), list):
-            parts = [as_object(part) for part in as_list(delta["content"])]
-            thoughts = [as_object(thought) for part in parts for thought in as_list(part.get("thinking"))]
-            delta["content"] = "".join(str(part.get("text", "")) for part in parts)
-            delta.setdefault("reasoning", "".join(str(thought.get("text", "")) for thought in thoughts))
+            words, thoughts = list[str](), list[str]()
+            for part in as_list(delta["content"]):
+                words += _texts(part, "text")
+                for thought in as_list(as_object(part).get("thinking")) or [as_object(part).get("thinking")]:
+                    thoughts += _texts(thought, "text")
+            delta["content"] = "".join(words)
+            delta.setdefault("reasoning", "".join(thoughts))
     usage = as_object(chunk.get("usage"))
     if isinstance(usage.get("cost"), dict):
         usage["cost_details"] = usage["cost"]
         usage["cost"] = as_object(usage["cost"]).get("total_cost")
+
+
+def _texts(part: Any, name: str) -> list[str]:
+    """The text that a part is, or has under this name, if it is one."""
+    text = part if isinstance(part, str) else as_object(part).get(name)
+    return [text] if isinstance(text, str) else []
 
 
 def merge_key(chunk: ChatChunk) -> tuple[object, ...] | None:

@@ -638,3 +638,18 @@ def test_half_a_surrogate_pair_does_not_end_an_answer() -> None:
 
 def test_reasoning_details_of_an_unknown_shape_have_no_text() -> None:
     assert reasoning_of(Delta(reasoning_details=[{"type": "reasoning.summary", "summary": [{"text": "Hm"}]}])) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "said", "thought"),
+    [
+        ('["hello", " world"]', "hello world", ""),
+        ('[{"type": "thinking", "thinking": "Hm"}, {"type": "text", "text": "Hi"}]', "Hi", "Hm"),
+        ('[{"type": "thinking", "thinking": [{"text": "H"}, "m"]}]', "", "Hm"),
+        ('[{"type": "text", "text": ["x"]}, null, 5]', "", ""),
+    ],
+)
+def test_content_in_parts_of_any_shape_is_text_and_thought(content: str, said: str, thought: str) -> None:
+    delta = decode_odd(f'{{"choices": [{{"delta": {{"content": {content}}}}}]}}'.encode()).choices[0].delta
+
+    assert (delta.content, delta.reasoning) == (said, thought)
