@@ -9,12 +9,13 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from reactivex import abc, typing
 from reactivex.scheduler.periodicscheduler import PeriodicScheduler
 
-from rxrouter._gate import running_loop
+from rxrouter._errors import ClientClosedError
+from rxrouter._gate import call_on, running_loop
 
 T = TypeVar("T")
 State = TypeVar("State")
@@ -27,6 +28,7 @@ class Home:
 
     def __init__(self) -> None:
         self.tasks: set[asyncio.Task[None]] = set()  # the client's running requests
+        self.readers = Readers()
         self.closed = False
         self._bound: tuple[asyncio.AbstractEventLoop, LoopScheduler] | None = None
         self._thread: threading.Thread | None = None
@@ -77,11 +79,8 @@ class Home:
 
     def call(self, action: Callable[[], None]) -> None:
         """Runs `action` on the loop: now if we are on it, otherwise soon; never, if the loop is closed."""
-        loop = self.bound
-        if loop is None or running_loop() is loop:
-            action()
-        elif not loop.is_closed():
-            loop.call_soon_threadsafe(action)
+        if self._bound is not None:
+            call_on(self._bound[0], action)
 
     def report(self, error: Exception, what: str) -> None:
         """Tells the loop's exception handler of what nobody else wants to know."""
@@ -118,7 +117,7 @@ class Home:
     def _find_loop(self, loop: asyncio.AbstractEventLoop | None) -> tuple[asyncio.AbstractEventLoop, LoopScheduler]:
         if loop is None:
             started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-            thread = threading.Thread(target=_live, args=(started,), name="rxrouter loop", daemon=True)
+            thread = threading.Thread(target=_live, args=(started, self.readers), name="rxrouter loop", daemon=True)
             thread.start()
             loop, stop = started.result()
             self._thread = thread
@@ -127,13 +126,45 @@ class Home:
         return self._bound
 
 
-def _live(started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]) -> None:
+class Reader(Protocol):
+    """Somebody who waits for an ending."""
+
+    def on_error(self, error: Exception) -> None:
+        """Takes it, if there was none before."""
+        ...
+
+
+class Readers:
+    """Who waits for an ending on a client's loop: a chain may still wait in a timer when its request is long over."""
+
+    def __init__(self) -> None:
+        self._waiting: weakref.WeakSet[Reader] = weakref.WeakSet()
+        self._lock = threading.Lock()
+
+    def add(self, reader: Reader) -> None:
+        """Keeps it in mind, not alive."""
+        with self._lock:
+            self._waiting.add(reader)
+
+    def close(self) -> None:
+        """Ends what would have no end any more."""
+        with self._lock:
+            waiting = list(self._waiting)
+        for reader in waiting:
+            reader.on_error(ClientClosedError())
+
+
+def _live(started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]], readers: Readers) -> None:
     """The life of a loop of our own.
 
     As `asyncio.run` has it, but for the default executor's end: at the interpreter's exit that would want a thread,
     and Python 3.12 refuses to start one.
     """
-    loop = asyncio.new_event_loop()
+    try:
+        loop = asyncio.new_event_loop()
+    except OSError as error:  # no file descriptors left
+        started.set_exception(error)
+        return
     stop = asyncio.Event()
     loop.call_soon(started.set_result, (loop, stop))
     try:
@@ -143,14 +174,13 @@ def _live(started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]) -> N
                 task.cancel()
             loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_asyncgens())
+        readers.close()
     finally:
         loop.close()
 
 
 def _end_thread(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, thread: threading.Thread) -> None:
-    if loop.is_closed():
-        return
-    loop.call_soon_threadsafe(stop.set)
+    call_on(loop, stop.set)
     if thread is not threading.current_thread():
         thread.join(_JOIN_SECONDS)
 
@@ -210,10 +240,7 @@ class _Timer(abc.DisposableBase):
         self._here(self._cancel)
 
     def _here(self, call: Callable[[], None]) -> None:
-        if running_loop() is self._loop:
-            call()
-        elif not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(call)
+        call_on(self._loop, call)
 
     def _start(self) -> None:
         if self._seconds <= 0:

@@ -72,10 +72,11 @@ class LoopObservable(Observable[T_co]):
             raise ClientClosedError
         home.bind()
         scheduler = scheduler or home.scheduler
-        if _thread.subscribing or on_next is None:  # an operator's subscription, below which a reader's is guarded
+        if _thread.subscribing:  # an operator's subscription, below which a reader's is guarded
             disposable = self._source.subscribe(on_next, on_error, on_completed, scheduler=scheduler)
         else:
             guard = _Guard(home, on_next, on_error, on_completed)
+            home.readers.add(guard)
             _thread.subscribing = True
             try:
                 disposable = self._source.subscribe(
@@ -239,12 +240,12 @@ class _Guard:
     `share`; a `retry`, which would pay for the reader's mistake again.
     """
 
-    __slots__ = ("_home", "_on_completed", "_on_error", "_on_next", "subscription")
+    __slots__ = ("__weakref__", "_home", "_on_completed", "_on_error", "_on_next", "_over", "subscription")
 
     def __init__(
         self,
         home: Home,
-        on_next: abc.ObserverBase[Any] | abc.OnNext[Any],
+        on_next: abc.ObserverBase[Any] | abc.OnNext[Any] | None,
         on_error: abc.OnError | None,
         on_completed: abc.OnCompleted | None,
     ) -> None:
@@ -252,9 +253,10 @@ class _Guard:
         if hasattr(observer, "on_next"):
             on_next, on_error, on_completed = observer.on_next, observer.on_error, observer.on_completed
         self._home = home
-        self._on_next: Any = on_next
+        self._on_next: Any = on_next or _ignore
         self._on_error = on_error
         self._on_completed = on_completed
+        self._over = False
         self.subscription = SingleAssignmentDisposable()  # at every end disposed, which lets go of this object, too
 
     def on_next(self, value: Any) -> None:
@@ -262,21 +264,14 @@ class _Guard:
             self._on_next(value)
         except Exception as error:  # noqa: BLE001 - the reader's, and told to the reader
             self._on_next = _ignore
-            self.subscription.dispose()
-            self._tell(error)
+            if self.subscription.is_disposed and not self._over:
+                self._over = True
+                self._home.report(error, "a reader raised after it had left")
+            self.on_error(error)
 
     def on_error(self, error: Exception) -> None:
-        self._tell(error)
-        self.subscription.dispose()
-
-    def on_completed(self) -> None:
-        try:
-            if self._on_completed is not None:
-                self._on_completed()
-        finally:
-            self.subscription.dispose()
-
-    def _tell(self, error: Exception) -> None:
+        if not self._end():
+            return
         if self._on_error is None:
             self._home.report(error, "unhandled error of a stream; subscribe with on_error")
             return
@@ -284,6 +279,22 @@ class _Guard:
             self._on_error(error)
         except Exception as raised:  # noqa: BLE001 - there is nobody left to tell but the loop
             self._home.report(raised, "on_error of a stream raised")
+
+    def on_completed(self) -> None:
+        if not self._end() or self._on_completed is None:
+            return
+        try:
+            self._on_completed()
+        except Exception as raised:  # noqa: BLE001 - likewise; a sibling's ending must not be lost by it
+            self._home.report(raised, "on_completed of a stream raised")
+
+    def _end(self) -> bool:
+        """Whether this is the end: there is one, and none after `dispose`."""
+        if self._over or self.subscription.is_disposed:
+            return False
+        self._over = True
+        self.subscription.dispose()
+        return True
 
 
 def _ignore(_: Any) -> None:

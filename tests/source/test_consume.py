@@ -738,3 +738,54 @@ async def test_a_reader_that_raises_leaves_its_siblings_alone() -> None:
         assert (await good).values == ["Hi", " there"]
         assert [type(error) for error in told] == [ValueError]
         assert len(simulator.exchanges) == 1
+
+
+async def test_a_reader_that_raises_has_one_ending_though_the_source_goes_on_at_once() -> None:
+    def raises(_: object) -> None:
+        raise ValueError("once")
+
+    async with served(Reply.of(answer("Hi"))) as (client, _):
+        seen: list[object] = []
+        over = asyncio.Event()
+
+        def note(what: object) -> None:
+            seen.append(what)
+            over.set()
+
+        at_once = client.chat("hi").pipe(lambda _: reactivex.of(1, 2, 3))
+        at_once.subscribe(raises, note, lambda: note(None))
+        await over.wait()
+        await asyncio.sleep(0)
+
+        assert [str(what) for what in seen] == ["once"]
+
+
+async def test_a_reader_that_raises_after_it_has_left_is_told_nothing_more() -> None:
+    told: list[Exception] = []
+    reported = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.set_result(context["exception"]))
+    async with served(Reply.of(answer("Hi"))) as (client, _):
+
+        def leaves_and_raises(_: object) -> None:
+            subscription.dispose()
+            raise ValueError("too late")
+
+        subscription = client.chat("hi").subscribe(leaves_and_raises, told.append)
+
+        assert str(await reported) == "too late"
+        assert told == []
+
+
+async def test_an_on_completed_that_raises_takes_no_siblings_ending_away() -> None:
+    reported = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.set_result(context["exception"]))
+
+    def raises() -> None:
+        raise ValueError("at the end")
+
+    async with served(Reply.of(answer("Hi"))) as (client, _):
+        shared = client.chat("hi").pipe(text(), ops.share())
+        shared.subscribe(lambda _: None, None, raises)
+
+        assert (await observe(shared)).values == ["Hi"]
+        assert str(await reported) == "at the end"

@@ -1,3 +1,4 @@
+# pyright: reportPrivateUsage=false
 """Which loop, which thread: clients with and without a loop, chains that stay on it, and its scheduler."""
 
 from __future__ import annotations
@@ -941,3 +942,24 @@ async def test_concatenated_streams_stay_on_the_loop() -> None:
         assert isinstance(both, LoopObservable)
         assert [word async for word in both] == ["Hi", "Hi"]
         assert [word async for word in both[1:]] == ["Hi"]
+
+
+def test_closing_ends_a_chain_that_waits_in_a_timer_when_its_request_is_over() -> None:
+    told: list[BaseException] = []
+    with Simulator(Reply.of(answer("Hi"))) as simulator, client_of(simulator) as client:
+        late = client.chat("hi").pipe(ops.delay(3600.0))
+
+        def wait() -> None:
+            try:
+                late.run()
+            except ClientClosedError as error:
+                told.append(error)
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        while not (simulator.exchanges and simulator.exchanges[0].over.is_set() and not client._home.tasks):
+            time.sleep(0.001)  # another thread's socket has no event for it
+        client.close()
+        waiting.join(30)
+
+    assert [type(error) for error in told] == [ClientClosedError]
