@@ -16,7 +16,7 @@ from reactivex.disposable import SingleAssignmentDisposable
 from reactivex.internal import SequenceContainsNoElementsError
 
 from rxrouter._errors import SlowReaderError
-from rxrouter._gate import Gate, current_gates, running_loop, scope
+from rxrouter._gate import Gate, call_on, current_gates, scope
 from rxrouter._wire.chunk import ChatChunk, merge, merge_key
 
 T = TypeVar("T")
@@ -135,7 +135,9 @@ class _Queue(Generic[T]):
         self.gates: set[Gate] = set()  # of the sources below the subscription
         self._held: list[Gate] = []
         self._closed = False
-        self._lock = threading.Lock()  # a reader on one thread, the source on another: what both change
+        # A reader on one thread, the source on another: what both change. Re-entrant, because the garbage collector may
+        # run inside, and close the queue of an Iteration that was left.
+        self._lock = threading.RLock()
         self.source = SingleAssignmentDisposable()
         self._reader: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
 
@@ -168,8 +170,9 @@ class _Queue(Generic[T]):
 
     def close(self) -> None:
         """The reader has left: nothing waits any more, nobody is held."""
-        self._closed = True
-        self.items.clear()
+        with self._lock:
+            self._closed = True
+            self.items.clear()
         self.on_completed()
         self._release()
 
@@ -194,10 +197,7 @@ class _Queue(Generic[T]):
         reader = self._reader
         if reader is not None:
             loop, future = reader
-            if running_loop() is loop:
-                _resolve(future)
-            elif not loop.is_closed():
-                loop.call_soon_threadsafe(_resolve, future)
+            call_on(loop, lambda: None if future.done() else future.set_result(None))
 
     def _fill_up(self) -> None:
         """The value just appended made the queue full, or fuller than that."""
@@ -251,7 +251,10 @@ class _Queue(Generic[T]):
             self.items.append(value)
 
     def _fail(self) -> None:
-        self.items.pop()
+        with self._lock:
+            if len(self.items) <= self._high:  # a reader on another thread has just made room
+                return
+            self.items.pop()
         self.on_error(SlowReaderError(self._high))
         self.source.dispose()
         self._release()
@@ -285,11 +288,6 @@ def _merge_key(value: object) -> object:
     if isinstance(value, str):
         return str
     return merge_key(value) if isinstance(value, ChatChunk) else None
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def iterate(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
 _gate: ContextVar[Gate | None] = ContextVar("rxrouter_gate", default=None)
@@ -20,27 +20,22 @@ class Gate:
     for them a consumer opens a `scope`, in which the sources below its subscription leave their gates.
     """
 
-    __slots__ = ("_holds", "_loop", "_scope", "_waiter", "closed", "shut")
+    __slots__ = ("_holds", "_loop", "_waiter", "closed", "left", "shut")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.closed = False  # what the source looks at after each value
         self.shut = False  # closed for good: the subscription is disposed
+        self.left = False  # there is no source any more; what is still on its way from it ends by itself
         self._loop = loop
         self._holds = 0
         self._waiter: asyncio.Future[None] | None = None
-        self._scope: set[Gate] | None = None
 
     def enter(self) -> None:
         """Makes this the gate of the running task and of all that its values reach."""
         _gate.set(self)
-        self._scope = _scope.get()
-        if self._scope is not None:
-            self._scope.add(self)
-
-    def leave(self) -> None:
-        """The source has ended."""
-        if self._scope is not None:
-            self._scope.discard(self)
+        scope = _scope.get()
+        if scope is not None:
+            scope.add(self)
 
     def is_of(self, loop: asyncio.AbstractEventLoop | None) -> bool:
         """Whether the source runs on this loop."""
@@ -53,10 +48,7 @@ class Gate:
 
     def release(self) -> None:
         """Takes one hold back; from any thread."""
-        if running_loop() is self._loop:
-            self._release()
-        elif not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._release)
+        call_on(self._loop, self._release)
 
     def _release(self) -> None:
         self._holds -= 1
@@ -78,14 +70,16 @@ class Gate:
 
 
 def current_gates(scope: set[Gate]) -> list[Gate]:
-    """The gate of the source whose value is being delivered, or those of the scope where a timer delivers it.
+    """The gate of the source whose value is being delivered; those of the scope, where a timer may deliver it.
 
     None behind a thread hop, and of a source that has no gate: there, nothing could be paused.
     """
-    if gate := _gate.get():
-        return [gate]
-    loop = running_loop()
-    return [gate for gate in tuple(scope) if gate.is_of(loop)]
+    gate = _gate.get()
+    known = [gate] if gate is not None else []
+    if gate in scope and known and not known[0].left:
+        return known
+    loop = running_loop()  # a timer made below another source (`flat_map`, `catch`) has that one's gate in its context
+    return known + [gate for gate in tuple(scope) if gate.is_of(loop)]
 
 
 @contextmanager
@@ -104,3 +98,12 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def call_on(loop: asyncio.AbstractEventLoop, action: Callable[[], object]) -> None:
+    """Runs `action` on the loop: now if that runs in this thread, otherwise soon; never, if the loop is closed."""
+    if running_loop() is loop:
+        action()
+    else:
+        with suppress(RuntimeError):  # closed, perhaps this very moment: what it held is gone with it
+            loop.call_soon_threadsafe(action)

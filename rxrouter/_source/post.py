@@ -159,7 +159,7 @@ class Post(abc.DisposableBase):
         except Exception as raised:  # noqa: BLE001 - ours, or the observer's: either is how this chain ends
             error = raised
         finally:
-            self._gate.leave()
+            self._gate.left = True
             self._stop_clock()
             if self._response is not None:
                 self._response.close()  # without effect on a connection that went back to the pool at the body's end
@@ -326,6 +326,8 @@ class Post(abc.DisposableBase):
         cause: BaseException | None = error
         if isinstance(error, aiohttp.ClientPayloadError):
             what = "the body was cut in the middle, or damaged"
+        elif isinstance(error, aiohttp.InvalidURL):  # it says the whole URL, the password with it
+            what, cause = "the URL is none", None
         elif isinstance(error, aiohttp.ClientHttpProxyError):
             what, cause = f"the proxy answered HTTP {error.status}", None
         elif isinstance(error, aiohttp.ClientResponseError):  # it carries the request's headers, the key with them
@@ -333,7 +335,7 @@ class Post(abc.DisposableBase):
         else:
             what = str(error) or type(error).__name__
         mapped = TransportError(what, phase=phase)
-        mapped.transient = not isinstance(error, aiohttp.ClientSSLError)  # a certificate stays wrong
+        mapped.transient = not isinstance(error, aiohttp.ClientSSLError | aiohttp.InvalidURL)  # they stay wrong
         mapped.__cause__ = cause
         return mapped
 

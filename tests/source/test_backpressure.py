@@ -955,3 +955,29 @@ async def test_answer_that_was_cut_after_its_finish_is_complete_for_a_reader_tha
 
         assert error is None
         assert tuple(values) == words()[:60]
+
+
+BEHIND: dict[str, Callable[[OpenRouter, Observable[Any]], Observable[Any]]] = {
+    "flat_map": lambda client, inner: client.chat("first").pipe(ops.last(), ops.flat_map(lambda _: inner)),
+    "concat": lambda client, inner: client.chat("first").pipe(ops.ignore_elements(), ops.concat(inner)),
+}
+
+
+@pytest.mark.parametrize("behind", BEHIND.values(), ids=BEHIND.keys())
+async def test_slow_reader_pauses_a_source_behind_another_through_its_timers(
+    behind: Callable[[OpenRouter, Observable[Any]], Observable[Any]],
+) -> None:
+    def answer_to(exchange: Exchange) -> Reply:
+        return flood() if exchange.json["messages"][0]["content"] == "hi" else Reply.of(answer("done"))
+
+    async with flooded(answer_to) as (client, simulator):
+        inner = client.chat("hi").pipe(text(), ops.buffer_with_time(0.002), ops.filter(bool))
+        reader = behind(client, inner)
+        pulled = iterate(reader, high=8, low=2)
+
+        await anext(pulled)
+        await paused(simulator.exchanges[1], 12_500_000)
+        longest = len(pulled._queue.items)
+        await pulled.aclose()
+
+        assert longest <= 8 + 1
