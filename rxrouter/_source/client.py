@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -66,7 +67,7 @@ class OpenRouter:
     ) -> None:
         self._base_url = (base_url or os.environ.get("OPENROUTER_BASE_URL") or BASE_URL).rstrip("/")
         parts = urlsplit(self._base_url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        if parts.scheme not in {"http", "https"} or not _is_address(parts):
             raise ValueError("base_url is no http(s) URL")
         key = api_key or os.environ.get("OPENROUTER_API_KEY")
         if key and (not key.isascii() or key.split() != [key]):
@@ -189,7 +190,9 @@ class OpenRouter:
         elif self._home.here():
             self._closing = loop.create_task(self._close_here(), name="rxrouter close")
         elif loop.is_running():
-            with suppress(TimeoutError):  # somebody's on_next blocks the loop: it closes when that returns
+            with suppress(
+                TimeoutError, CancelledError
+            ):  # somebody's on_next blocks the loop: it closes when that returns
                 asyncio.run_coroutine_threadsafe(self._close_here(), loop).result(_CLOSE_SECONDS)
         elif running_loop() is None:
             loop.run_until_complete(self._close_here())
@@ -256,6 +259,14 @@ async def _closed_with_its_loop(session: aiohttp.ClientSession) -> AsyncGenerato
         yield
     finally:
         await session.close()
+
+
+def _is_address(parts: SplitResult) -> bool:
+    try:
+        _ = parts.port  # a ValueError if it is none
+        return bool((parts.hostname or "").encode("idna"))
+    except ValueError:
+        return False
 
 
 def _headers(own: dict[str, str | None], given: Mapping[Any, Any]) -> dict[str, str]:

@@ -75,7 +75,7 @@ class Reader(ABC):
         """
 
     def _fail(self, error: RouterError) -> None:
-        if self._failure is None:
+        if not self.ended:  # what comes behind the end changes nothing of it
             self._failure = error
         self.ended = True
 

@@ -535,3 +535,9 @@ def test_the_password_of_a_url_is_not_told_by_repr() -> None:
     client = OpenRouter(base_url=f"http://user:{KEY}@model.example/v1")
 
     assert_discreet(repr(client))
+
+
+@pytest.mark.parametrize("url", ["http://user:s3cret@127.0.0.1:99999", "http://a..b", f"http://{'x' * 70}.example"])
+def test_an_address_that_is_none_is_refused_where_it_is_written(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^base_url is no http\(s\) URL$"):
+        OpenRouter("k", base_url=url)

@@ -1267,3 +1267,11 @@ async def test_another_streams_error_keeps_its_facts() -> None:
 
     assert seen.endings == [other]
     assert (other.chunks_seen, other.elapsed) == (77, 1.5)
+
+
+async def test_nothing_behind_done_makes_a_failure_of_it() -> None:
+    junk = b"data: " + b"x" * 5000 + b"\n\n"
+    async with served(Reply((*answer("Hi"), junk)), max_event_bytes=2000) as (client, _):
+        seen = await observe(client.chat("hi"))
+
+    assert seen.endings == [None]
