@@ -65,6 +65,15 @@ class OpenRouter:
         max_event_bytes: int = MAX_EVENT_BYTES,
         session: aiohttp.ClientSession | None = None,
     ) -> None:
+        texts: dict[str, object] = {
+            "api_key": api_key,
+            "base_url": base_url,
+            "app_url": app_url,
+            "app_title": app_title,
+        }
+        for name, text in texts.items():
+            if text is not None and not isinstance(text, str):
+                raise TypeError(f"{name} is a string, not {type(text).__name__}")
         self._base_url = (base_url or os.environ.get("OPENROUTER_BASE_URL") or BASE_URL).rstrip("/")
         parts = urlsplit(self._base_url)
         if parts.scheme not in {"http", "https"} or not _is_address(parts):
@@ -72,7 +81,7 @@ class OpenRouter:
         key = api_key or os.environ.get("OPENROUTER_API_KEY")
         if key and (not key.isascii() or key.split() != [key]):
             raise ValueError("the API key has white space or other foreign characters in it")
-        if not isinstance(timeouts, Timeouts):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(timeouts, Timeouts):  # pyright: ignore[reportUnnecessaryIsInstance] # callers need not be typed
             raise TypeError(f"timeouts is a Timeouts(connect=…, silence=…), not {type(timeouts).__name__}")
         if max_event_bytes <= 0:
             raise ValueError(f"max_event_bytes must be positive, not {max_event_bytes}")
@@ -115,7 +124,8 @@ class OpenRouter:
             ValueError: a value is out of its range, or there is no API key.
         """
         request = chat_request(prompt_or_request, fields)
-        choices = (request.extra or {}).get("n", request.n) or 1
+        asked = (request.extra or {}).get("n", request.n)
+        choices = asked if isinstance(asked, int) else 1  # what `extra` says is for the server to judge
         return self._stream("/chat/completions", request.encode(), partial(ChunkReader, choices=choices))
 
     def events(self, path: str, body: Mapping[str, Any]) -> LoopObservable[ServerSentEvent | Comment]:

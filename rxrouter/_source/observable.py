@@ -194,7 +194,7 @@ class LoopObservable(Observable[T_co]):
         finally:
             subscription.dispose()
 
-    def run(self, scheduler: abc.SchedulerBase | None = None) -> T_co:  # noqa: ARG002
+    def run(self, scheduler: abc.SchedulerBase | None = None) -> T_co:  # noqa: ARG002 - RxPY's
         """Blocks this thread until the end; returns the last value, or raises what the stream ended with.
 
         Args:

@@ -196,7 +196,7 @@ class Post(abc.DisposableBase):
         if isinstance(opened, RouterError):
             return opened
         response = self._response = opened
-        if response.status != 200:  # noqa: PLR2004
+        if response.status != 200:  # noqa: PLR2004 - OK
             page, _ = await self._page(response.content, _PAGE_SECONDS)
             return status_error(response.status, response.headers, page, self._home.scheduler.now.timestamp())
         kind = response.content_type if "Content-Type" in response.headers else ""
@@ -342,5 +342,6 @@ class Post(abc.DisposableBase):
 
 def _left_in(content: aiohttp.StreamReader) -> bytes:
     """What had arrived before the cut: `readany` raises before it gives what a paused reader has not seen yet."""
+    # None is not in the signature; it is how a reader is told that there is no exception.
     content.set_exception(None)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     return content.read_nowait()

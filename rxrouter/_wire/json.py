@@ -12,6 +12,7 @@ def as_object(value: Any) -> dict[str, Any]:
 
 def as_list(value: Any) -> list[Any]:
     """The value if it is an array, else an empty one."""
+    # Redundant to mypy, needed by pyright.
     return cast("list[Any]", value) if isinstance(value, list) else []  # type: ignore[redundant-cast]
 
 

@@ -72,7 +72,7 @@ class MarbleSpec(Struct, frozen=True):
         cold = {name: scheduler.create_cold_observable(*_messages(row, values)) for name, row in self.sources.items()}
         leave = [mark.tick for mark in marks(self.leave) if mark.name == "!"]
         observer = scheduler.start(
-            lambda: eval(self.expression, names | cold),  # noqa: S307
+            lambda: eval(self.expression, names | cold),  # noqa: S307 - likewise
             disposed=_SUBSCRIBED + leave[0] if leave else _END,
         )
         told = [(round(m.time) - _SUBSCRIBED, _told(m.value)) for m in observer.messages]
@@ -90,7 +90,7 @@ class MarbleSpec(Struct, frozen=True):
             AssertionError: it is wrong, with what was expected and what was played one under the other.
         """
         names = _NAMES | self.names
-        values: dict[str, Any] = eval(self.values, dict(names))  # noqa: S307
+        values: dict[str, Any] = eval(self.values, dict(names))  # noqa: S307 - likewise
         expected = [(mark.tick, _value(mark, values)) for mark in marks(self.out)]
         told, used = self.play()
         wrong: list[str] = []

@@ -541,3 +541,19 @@ def test_the_password_of_a_url_is_not_told_by_repr() -> None:
 def test_an_address_that_is_none_is_refused_where_it_is_written(url: str) -> None:
     with pytest.raises(ValueError, match=r"^base_url is no http\(s\) URL$"):
         OpenRouter("k", base_url=url)
+
+
+@pytest.mark.parametrize("name", ["api_key", "base_url", "app_url", "app_title"])
+def test_an_argument_that_is_no_text_is_refused_by_name(name: str) -> None:
+    arguments: dict[str, Any] = {name: 5}
+
+    with pytest.raises(TypeError, match=f"^{name} is a string, not int$"):
+        OpenRouter(**arguments)
+
+
+async def test_what_extra_says_of_n_is_for_the_server_to_judge() -> None:
+    async with served(CALM) as (client, simulator):
+        seen = await observe(client.chat("hi", extra={"n": "many"}))
+
+    assert seen.endings == [None]
+    assert simulator.exchanges[0].json["n"] == "many"
