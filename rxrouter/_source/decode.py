@@ -29,6 +29,7 @@ class Reader(ABC):
         self.ended = False  # nothing more is to be delivered
         self.lingering = False  # all is there that has to be; only the end of the body is not
         self.generation_id: str | None = None
+        self.on_comment: Callable[[], None] = _ignore
         self._failure: RouterError | None = None
         self._gate = gate
         self._on_next = on_next
@@ -80,12 +81,18 @@ class Reader(ABC):
         self.ended = True
 
 
+def _ignore() -> None:
+    pass
+
+
 class EventReader(Reader):
     """Delivers events and comments as they are; the end is the end of the body."""
 
     def _deliver(self) -> None:
         for item in self._items:
             self.seen += 1
+            if isinstance(item, Comment):
+                self.on_comment()
             self._on_next(
                 ServerSentEvent("message", item.decode(errors="replace")) if isinstance(item, bytes) else item
             )
@@ -156,12 +163,14 @@ class ChunkReader(Reader):
     def _decode_other(self, item: Item) -> ChatChunk | None:
         """What is no plain chunk: [DONE], comments, other framings and other encodings; None if it is nothing."""
         if isinstance(item, Comment):
+            self.on_comment()
             return None
         event, data = (item.event, item.data.encode()) if isinstance(item, ServerSentEvent) else ("", item)
         if data.strip() == _DONE:
             self._done = self.ended = True
             return None
         if not data or data.startswith(b":"):  # a keep-alive that a proxy made data of (WIRE 9)
+            self.on_comment()
             return None
         try:
             chunk = decode_odd(data)

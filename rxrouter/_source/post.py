@@ -11,6 +11,7 @@ from aiohttp.abc import AbstractStreamWriter
 from msgspec import Struct
 from reactivex import abc
 
+from rxrouter._attempt import Attempt
 from rxrouter._errors import (
     ClientClosedError,
     ConnectTimeoutError,
@@ -105,6 +106,8 @@ class Post(abc.DisposableBase):
         self._loop = home.bind()
         self._gate = Gate(self._loop)
         self._reader = reader(self._gate, observer.on_next)
+        self._attempt = Attempt()
+        self._reader.on_comment = self._comment
         self._task: asyncio.Task[None] | None = None
         self._response: aiohttp.ClientResponse | None = None
         self._disposed = False
@@ -127,6 +130,8 @@ class Post(abc.DisposableBase):
         if self._disposed:
             return
         self._began = self._loop.time()
+        self._attempt.began = self._now()
+        self._attempt.tell()
         self._task = self._loop.create_task(self._run(), name="rxrouter request")
         self._home.tasks.add(self._task)
         self._task.add_done_callback(self._ended)
@@ -184,10 +189,17 @@ class Post(abc.DisposableBase):
         """Puts the facts on an error, unless it is another stream's, that an observer passes on."""
         if error.elapsed is not None:
             return
-        told = self._response.headers.get("X-Generation-Id") if self._response is not None else None
-        error.generation_id = error.generation_id or told or self._reader.generation_id
+        error.generation_id = error.generation_id or self._attempt.generation_id or self._reader.generation_id
         error.chunks_seen = self._reader.seen
         error.elapsed = self._loop.time() - self._began
+
+    def _now(self) -> float:
+        """The time as operators tell it."""
+        scheduler = self._home.scheduler
+        return scheduler.to_seconds(scheduler.now)
+
+    def _comment(self) -> None:
+        self._attempt.comment(self._now())
 
     async def _exchange(self) -> RouterError | None:
         if self._home.closed:  # meanwhile, on another thread
@@ -196,6 +208,8 @@ class Post(abc.DisposableBase):
         if isinstance(opened, RouterError):
             return opened
         response = self._response = opened
+        self._attempt.headers = self._now()
+        self._attempt.generation_id = response.headers.get("X-Generation-Id")
         if response.status != 200:  # noqa: PLR2004 - OK
             page, _ = await self._page(response.content, _PAGE_SECONDS)
             return status_error(response.status, response.headers, page, self._home.scheduler.now.timestamp())
