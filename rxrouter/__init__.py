@@ -14,6 +14,7 @@ from rxrouter._errors import (
     ConnectTimeoutError,
     ContentTypeError,
     EventTooLargeError,
+    IncompleteToolCallError,
     ProtocolError,
     RouterError,
     SilenceTimeoutError,
@@ -27,13 +28,15 @@ from rxrouter._errors import (
 from rxrouter._source.client import OpenRouter
 from rxrouter._source.observable import LoopObservable
 from rxrouter._source.post import Timeouts
-from rxrouter._wire.chunk import ChatChunk, Choice, Delta, Usage
+from rxrouter._wire.chunk import ChatChunk, Choice, Delta, FunctionDelta, ToolCallDelta, Usage
 from rxrouter._wire.completion import ChatCompletion, CompletionChoice
+from rxrouter._wire.media import Audio, Citation, Image
 from rxrouter._wire.message import (
     AssistantMessage,
     AudioPart,
     DeveloperMessage,
     FilePart,
+    FunctionCall,
     ImagePart,
     SystemMessage,
     TextPart,
@@ -43,6 +46,7 @@ from rxrouter._wire.message import (
     VideoPart,
 )
 from rxrouter._wire.request import ChatRequest, Function, FunctionTool, Provider, Reasoning, ResponseFormat, ServerTool
+from rxrouter._wire.restarted import Restarted
 from rxrouter._wire.sse import Comment, ServerSentEvent, SSEParser
 
 __all__ = [
@@ -74,10 +78,17 @@ __all__ = [
     "ChatChunk",
     "Choice",
     "Delta",
+    "ToolCallDelta",
+    "FunctionDelta",
     "Usage",
     "ChatCompletion",
     "CompletionChoice",
     "ToolCall",
+    "FunctionCall",
+    "Citation",
+    "Image",
+    "Audio",
+    "Restarted",
     # leaving Rx
     "Subscription",
     "iterate",
@@ -97,6 +108,7 @@ __all__ = [
     "EventTooLargeError",
     "TruncatedStreamError",
     "ChunkDecodeError",
+    "IncompleteToolCallError",
     "ClientClosedError",
     "SlowReaderError",
     "is_transient",

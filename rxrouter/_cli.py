@@ -16,7 +16,7 @@ from reactivex import operators as ops
 from rxrouter._errors import APIError, RouterError, StatusError, TransportError, is_transient
 from rxrouter._source.client import OpenRouter
 from rxrouter._wire.chunk import ChatChunk, has_content, reasoning_of
-from rxrouter._wire.completion import CompletionFold
+from rxrouter._wire.fold import CompletionFold
 from rxrouter.testing import FAULTS, Recording, Simulator
 
 COMPLETE, FAILED, INTERRUPTED = 0, 1, 130  # argparse exits with 2 by itself
@@ -149,7 +149,7 @@ class _Screen:
 
     def _stats(self) -> str:
         now = time.monotonic()
-        usage = self._fold.head.usage
+        usage = self._fold.completion().usage
         parts: list[str] = []
         if self._first is not None:
             parts.append(f"first content after {self._first - self._began:.2f} s")

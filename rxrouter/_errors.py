@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 # WIRE 7 and 13.11: what OpenRouter calls transient, in a status line, in an error chunk or as a stable error type.
@@ -26,6 +27,7 @@ class RouterError(Exception):
     chunks_seen: int = 0  # chunks delivered before the end
     elapsed: float | None = None  # seconds from the POST to the end
     partial: Any = None  # the ChatCompletion so far, where a fold is in the chain
+    attempts: tuple[Exception, ...] = ()  # what the attempts before this one ended with, retries and other sources
 
 
 class TransportError(RouterError):
@@ -180,6 +182,16 @@ class ChunkDecodeError(ProtocolError):
         super().__init__(f"an event of {len(data)} bytes is no chunk: {path}")
         self.path = path  # what was expected where, in the words of the decoder
         self.data = data
+
+
+class IncompleteToolCallError(RouterError):
+    """The model asked for tools, and there is no proof that it finished asking: what came must not be run."""
+
+    def __init__(self, reason: str, calls: Sequence[Any] = (), finish_reasons: Sequence[str] = ()) -> None:
+        super().__init__(f"{len(calls)} tool call{'s' * (len(calls) != 1)} without proof of being whole: {reason}")
+        self.reason = reason
+        self.calls = tuple(calls)  # the ToolCalls that were not released, as received
+        self.finish_reasons = tuple(finish_reasons)  # all that were given, native ones too
 
 
 class ClientClosedError(RouterError):

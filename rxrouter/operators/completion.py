@@ -6,7 +6,8 @@ from reactivex import Observable, abc
 
 from rxrouter._errors import RouterError
 from rxrouter._wire.chunk import ChatChunk
-from rxrouter._wire.completion import ChatCompletion, CompletionFold
+from rxrouter._wire.completion import ChatCompletion, state_after
+from rxrouter._wire.fold import CompletionFold
 from rxrouter.operators._types import Operator
 
 
@@ -18,7 +19,8 @@ def completion() -> Operator[ChatChunk, ChatCompletion]:
         completion()   -------(C|)
 
     Emits: one completion when the source completes; nothing before.
-    Errors: the source's, with the completion so far as `partial` on a `RouterError`.
+    Errors: the source's, with the completion so far as `partial` on a `RouterError`: its state is "truncated" where the
+        connection cut it, else "failed".
     Cancels: the source, on dispose.
     Source: OpenRouter "Streaming"; the field rules are those of WIRE 4.4, 4.5 and 6.
     """
@@ -31,7 +33,7 @@ def completion() -> Operator[ChatChunk, ChatCompletion]:
 
             def on_error(error: Exception) -> None:
                 if isinstance(error, RouterError):
-                    error.partial = fold.completion()
+                    error.partial = fold.completion(state_after(error))
                 observer.on_error(error)
 
             def on_completed() -> None:

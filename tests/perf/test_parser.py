@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from rxrouter import ChatChunk, Choice, Delta, SSEParser
-from rxrouter._wire.completion import CompletionFold
+from rxrouter._wire.fold import CompletionFold
 from tests.perf.blaster import reply
 from tests.perf.support import compare, table
 

@@ -42,7 +42,8 @@ from rxrouter import (
 from rxrouter._consume import _Queue
 from rxrouter._gate import Gate, current_gates
 from rxrouter._wire.chunk import Choice, Delta, FunctionDelta, ToolCallDelta, Usage
-from rxrouter._wire.completion import ChatCompletion, CompletionFold
+from rxrouter._wire.completion import ChatCompletion
+from rxrouter._wire.fold import CompletionFold
 from rxrouter.operators import text
 from rxrouter.testing import DONE, Act, Exchange, Reply, Simulator, answer, chunk
 from tests.support import Observed, served

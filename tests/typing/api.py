@@ -7,10 +7,13 @@ from typing import assert_type
 from reactivex import Observable, operators as ops
 
 from rxrouter import (
+    Audio,
     ChatChunk,
     ChatCompletion,
     ChatRequest,
+    Citation,
     Comment,
+    Image,
     Iteration,
     LoopObservable,
     OpenRouter,
@@ -20,20 +23,41 @@ from rxrouter import (
     Subscription,
     Timeouts,
     ToolCall,
+    ToolCallDelta,
     Usage,
     UserMessage,
     for_each,
     is_transient,
     iterate,
 )
-from rxrouter.operators import Operator, completion, reasoning, text, usage
+from rxrouter.operators import (
+    Operator,
+    audio,
+    citations,
+    completion,
+    images,
+    reasoning,
+    refusal,
+    snapshots,
+    text,
+    tool_call_deltas,
+    tool_calls,
+    usage,
+)
 
 
 def operators(chunks: Observable[ChatChunk]) -> None:
     assert_type(text(), Operator[ChatChunk, str])
     assert_type(reasoning(choice=1), Operator[ChatChunk, str])
+    assert_type(refusal(choice=1), Operator[ChatChunk, str])
+    assert_type(tool_call_deltas(), Operator[ChatChunk, ToolCallDelta])
+    assert_type(tool_calls(), Operator[ChatChunk, ToolCall])
+    assert_type(citations(), Operator[ChatChunk, Citation])
+    assert_type(images(), Operator[ChatChunk, Image])
+    assert_type(audio(), Operator[ChatChunk, Audio])
     assert_type(usage(), Operator[ChatChunk, Usage])
     assert_type(completion(), Operator[ChatChunk, ChatCompletion])
+    assert_type(snapshots(), Operator[ChatChunk, ChatCompletion])
     assert_type(chunks.pipe(text()), Observable[str])
     text(1)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
 

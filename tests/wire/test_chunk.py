@@ -22,7 +22,7 @@ from rxrouter._wire.chunk import (
     reasoning_of,
     require_chunk,
 )
-from rxrouter._wire.completion import CompletionFold
+from rxrouter._wire.fold import CompletionFold
 
 decode = msgspec.json.Decoder(ChatChunk).decode
 

@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 
 from rxrouter import ChatChunk, ChatCompletion, ChatRequest, Comment, ServerSentEvent, SSEParser, ToolCall, Usage
 from rxrouter._wire.chunk import decode_odd
-from rxrouter._wire.completion import CompletionFold
+from rxrouter._wire.fold import CompletionFold
 from tests.support import SHARED, needs_shared
 
 
