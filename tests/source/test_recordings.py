@@ -15,12 +15,13 @@ from rxrouter import (
     ChatChunk,
     ChatCompletion,
     ContentTypeError,
+    IncompleteToolCallError,
     RouterError,
     StatusError,
     StreamError,
     TruncatedStreamError,
 )
-from rxrouter.operators import completion
+from rxrouter.operators import completion, snapshots, tool_calls
 from rxrouter.testing import Recording, Reply
 from tests.support import SHARED, Observed, needs_shared, observe, served
 
@@ -184,6 +185,40 @@ async def test_a_recorded_answer_cut_anywhere_is_the_same(path: Path) -> None:
         whole = await fold_of(at_random(recording, seed))
 
         assert_same(whole, recording.body)
+
+
+@every_answer
+async def test_the_last_snapshot_of_a_recorded_answer_is_its_completion(path: Path) -> None:
+    recording = Recording.load(path)
+
+    async with served(Reply.of(recording)) as (client, _):
+        last = await client.chat("hi").pipe(snapshots())
+
+    assert_same(last, recording.body)
+    assert last == await fold_of(recording)
+
+
+CUT = {"openrouter_tool_truncated_length_normalised_1"}  # finish reason "tool_calls", native "length"
+
+
+@every_answer
+async def test_tool_calls_releases_just_the_recorded_calls_that_are_whole(path: Path) -> None:
+    recording = Recording.load(path)
+    expected = [call for choice in fold(recording.body)["choices"][:1] for call in choice["calls"]]
+
+    async with served(Reply.of(recording)) as (client, _):
+        seen = await observe(client.chat("hi").pipe(tool_calls()))
+
+    received = [[call.id, call.name, call.arguments] for call in seen.values]
+    (ending,) = seen.endings
+    if path.stem in CUT:
+        assert isinstance(ending, IncompleteToolCallError)
+        assert received == []
+        assert [[call.id, call.name, call.arguments] for call in ending.calls] == expected != []
+    else:
+        assert ending is None
+        assert received == [[*call[:2], call[2] or "{}"] for call in expected]
+        assert all(isinstance(json.loads(call.arguments), dict) for call in seen.values)
 
 
 @every_answer
