@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import reactivex
 from msgspec import Struct
 from reactivex import Observable, operators as ops
-from reactivex.testing import ReactiveTest, TestScheduler
 
+import rxrouter
 import rxrouter.operators
-from rxrouter import _errors
 from rxrouter._wire.chunk import ChatChunk
+from rxrouter._wire.restarted import Restarted
+from rxrouter.testing.describing import describe
+from rxrouter.testing.marble_file import read
+from rxrouter.testing.played import Played, Told, play, same
+from rxrouter.testing.rows import Window, marks, window, written, written_window
 
-_SUBSCRIBED = 200  # where TestScheduler.start subscribes; ticks count from here
-_END = 1000  # later than any diagram
+T = TypeVar("T")
 
-
-class Mark(Struct, frozen=True):
-    """What a row says at one tick: a value by its name, the end, or an error by its name."""
-
-    tick: int
-    kind: str  # "value", "complete", "error"
-    name: str = ""
+_SHOWN = 20  # differences that a message has room for
 
 
 class MarbleSpec(Struct, frozen=True):
     """One diagram: sources, what is done with them, and what comes out when.
 
-    In the reading of RxJS and swirly: `-` is a tick in which nothing happens, any other character a value, `|` the end,
+    In the reading of RxJS and swirly: `-` is a tick in which nothing happens, a letter or digit a value, `|` the end,
     `#` an error, `#(x)` the error that the values call x, `(ab|)` all at the tick of the parenthesis (and as many ticks
-    long as it is wide), `^` and `!` subscribing and leaving; spaces are for alignment.
+    long as it is wide), `^` and `!` subscribing and leaving; spaces are for alignment. A tick is a second.
 
         % text() selects the words
         values: {"a": chunk(content="Hel"), "H": "Hel"}
@@ -42,185 +41,146 @@ class MarbleSpec(Struct, frozen=True):
         > src.pipe(text())
         out:       --H--|
 
-    `values:` is a Python expression, which knows rxrouter's operators and errors, `chunk(**delta)`, and what is in
-    `names`; a value without a name in it is its own character. `leave: ---!` is where the reader disposes.
+    `values:` and `>` are Python and may go on in indented lines. They know the names of `rxrouter` and its operators,
+    RxPY's `ops` and `rx`, `Restarted`, `chunk(**delta)`, and what is in `names`. A value that `values:` doesn't name is
+    its own character, `#` is `Exception("#")`; errors are the same if their types, texts and facts are.
+
+    `cold NAME:` says its row to each subscriber, `hot NAME:` once, to whoever is there; `^` in it is tick 0. A reader
+    subscribes at tick 0 and leaves at `leave: ---!`; each `reader NAME: --^---!`, with an `out NAME:`, is one more.
+    `subs NAME:` is a line for each subscription that a source gets, in order (all of them, if there is a line; one
+    without `^` says that there is none). At one tick readers come, then go, then sources speak.
     """
 
     title: str
     expression: str
-    out: str
-    sources: dict[str, str]
-    subscriptions: dict[str, str]
+    outs: dict[str, str]  # per reader; the first one's name is ""
+    readers: dict[str, Window]
+    cold: dict[str, str] = {}
+    hot: dict[str, str] = {}
+    subscriptions: dict[str, list[str]] = {}
     values: str = "{}"
-    leave: str = ""
     names: dict[str, Any] = {}
+    path: str = "<diagram>"
+    lines: dict[str, int] = {}  # of title, values and expression
 
     @classmethod
     def load(cls, path: str | Path, names: dict[str, Any] | None = None) -> list[MarbleSpec]:
         """All diagrams of a file; each begins with its `% title`.
 
+        Args:
+            path: The file.
+            names: What its Python knows besides.
+
         Raises:
-            ValueError: a line is none that a diagram has, with its number.
+            ValueError: a line is none that a diagram has, or can't be read; with its number.
         """
-        return list(_parse(Path(path), names or {}))
+        return [cls(**msgspec.structs.asdict(parts), names=names or {}, path=str(path)) for parts in read(Path(path))]
 
-    def play(self) -> tuple[list[tuple[int, Any]], dict[str, tuple[int, int | None]]]:
-        """What came out (the value, an Exception, or None for the end) at which tick; and when each source was used."""
+    def play(self) -> Played:
+        """What happens, in virtual time.
+
+        Raises:
+            ValueError: the diagram's own Python raises; with the file, the line and the title.
+        """
         names = _NAMES | self.names
-        values: dict[str, Any] = eval(self.values, dict(names))  # noqa: S307 - a test file, like the code around it
-        scheduler = TestScheduler()
-        cold = {name: scheduler.create_cold_observable(*_messages(row, values)) for name, row in self.sources.items()}
-        leave = [mark.tick for mark in marks(self.leave) if mark.name == "!"]
-        observer = scheduler.start(
-            lambda: eval(self.expression, names | cold),  # noqa: S307 - likewise
-            disposed=_SUBSCRIBED + leave[0] if leave else _END,
+        values = {"#": Exception("#")} | self._python("values", lambda run: dict(run(names)))
+        cold = {name: self.said(row, values) for name, row in self.cold.items()}
+        hot = {name: self.said(row, values, hot=True) for name, row in self.hot.items()}
+        readers = {name: self.readers[name] for name in self.outs}
+        played = self._python(
+            "expression", lambda run: play(lambda sources: run({**names, **sources}), cold, hot, readers)
         )
-        told = [(round(m.time) - _SUBSCRIBED, _told(m.value)) for m in observer.messages]
-        used: dict[str, tuple[int, int | None]] = {}
-        for name, source in cold.items():
-            for subscription in source.subscriptions:
-                left = round(subscription.unsubscribe) - _SUBSCRIBED
-                used[name] = round(subscription.subscribe) - _SUBSCRIBED, left if left < _END else None
-        return told, used
+        return msgspec.structs.replace(played, values=values)
 
-    def check(self) -> None:
-        """Plays the diagram.
+    def check(self) -> Played:
+        """Plays the diagram, and returns what was played.
 
         Raises:
             AssertionError: it is wrong, with what was expected and what was played one under the other.
+            ValueError: see `play`.
         """
-        names = _NAMES | self.names
-        values: dict[str, Any] = eval(self.values, dict(names))  # noqa: S307 - likewise
-        expected = [(mark.tick, _value(mark, values)) for mark in marks(self.out)]
-        told, used = self.play()
-        wrong: list[str] = []
-        if [_plain(x) for x in told] != [_plain(x) for x in expected]:
-            wrong += [f"expected  {self.out}", f"played    {_row(told, values)}", *_differences(expected, told)]
-        for name, row in self.subscriptions.items():
-            window = {mark.name: mark.tick for mark in marks(row)}
-            if used.get(name) != (window.get("^"), window.get("!")):
-                wrong.append(f"subs {name}: expected {row}, played {used.get(name)}")
+        played = self.play()
+        wrong = [line for reader in self.outs for line in self._wrong_out(reader, played)]
+        wrong += [line for source in self.subscriptions for line in self._wrong_subscriptions(source, played)]
         if wrong:
-            raise AssertionError("\n".join([self.title, *wrong]))
+            raise AssertionError("\n".join([f"{self.path}, line {self.lines['title']}: {self.title}", *wrong]))
+        return played
+
+    def said(self, row: str, values: Mapping[str, Any], *, hot: bool = False) -> tuple[Told, ...]:
+        """What a row says, with what its names stand for.
+
+        Raises:
+            ValueError: `values` has no such error.
+        """
+        said: list[Told] = []
+        for mark in marks(row, hot=hot):
+            what = None if mark.kind == "complete" else values.get(mark.name, mark.name)
+            if mark.kind == "error" and not isinstance(what, Exception):
+                line = self.lines["title"]
+                raise ValueError(f"{self.path}, line {line}: {self.title}: values has no error {mark.name!r}")
+            said.append(Told(mark.tick, mark.kind, what))
+        return tuple(said)
+
+    def _wrong_out(self, reader: str, played: Played) -> list[str]:
+        expected, told = self.said(self.outs[reader], played.values), played.readers[reader].told
+        if len(expected) == len(told) and all(map(same, expected, told)):
+            return []
+        row = written([(what.tick, played.sign(what)) for what in told])
+        return _pair(f"out {reader}", self.outs[reader], row) + _differences(expected, told)
+
+    def _wrong_subscriptions(self, source: str, played: Played) -> list[str]:
+        rows, heard = [row for row in self.subscriptions[source] if window(row)], played.sources[source]
+        if [window(row) for row in rows] == [(one.since, one.until) for one in heard]:
+            return []
+        windows = [written_window(one.since, one.until) for one in heard]
+        pairs = zip_longest(rows, windows, fillvalue="(none)")
+        return [line for row, what in pairs for line in _pair(f"subs {source}", row, what)]
+
+    def _python(self, part: str, use: Callable[[Callable[[dict[str, Any]], Any]], T]) -> T:
+        """Gives `use` the part's code, to be run with names; what then raises is said with its place."""
+        line = self.lines.get(part, 1)
+        try:
+            code = compile("\n" * (line - 1) + getattr(self, part), self.path, "eval")
+            return use(lambda names: eval(code, names))  # noqa: S307 - a test file, like the code around it
+        except Exception as error:
+            inside = [
+                frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == self.path
+            ]
+            at = (inside or [getattr(error, "lineno", line)])[-1]  # a SyntaxError has it
+            place = f"{self.path}, line {at}, {part} of {self.title!r}"
+            raise ValueError(f"{place}: {type(error).__name__}: {error}") from error
 
 
 def chunk(**delta: Any) -> ChatChunk:
-    """A chunk with one choice and this delta; `usage` and `finish_reason` go where they belong."""
-    choice = {"delta": delta, "finish_reason": delta.pop("finish_reason", None)}
-    return msgspec.convert({"choices": [choice], "usage": delta.pop("usage", None)}, ChatChunk)
+    """A chunk with one choice and this delta; `usage` and the finish reasons go where they belong."""
+    finish = {name: delta.pop(name, None) for name in ("finish_reason", "native_finish_reason")}
+    return msgspec.convert({"usage": delta.pop("usage", None), "choices": [{"delta": delta, **finish}]}, ChatChunk)
 
 
-def marks(row: str) -> list[Mark]:
-    """The marks of a row, in order."""
-    found: list[Mark] = []
-    tick, group = 0, None
-    characters = iter(enumerate(row := row.replace(" ", "")))
-    for at, character in characters:
-        now = tick if group is None else group
-        if character == "(":
-            group = tick
-        elif character == ")":
-            group = None
-        elif character == "#":
-            name = "#"
-            if row[at + 1 : at + 2] == "(" and group is None:
-                name = row[at + 2 : row.index(")", at)]
-                for _ in range(len(name) + 2):
-                    next(characters)
-                    tick += 1
-            found.append(Mark(now, "error", name))
-        elif character == "|":
-            found.append(Mark(now, "complete"))
-        elif character != "-":
-            found.append(Mark(now, "value", character))
-        tick += 1
-    return found
+def _pair(label: str, expected: str, played: str) -> list[str]:
+    label = f"{label:10}"
+    return [f"{label} expected  {expected}", f"{' ' * len(label)} played    {played}"]
 
 
-def _parse(path: Path, names: dict[str, Any]) -> Iterator[MarbleSpec]:
-    rows: dict[str, Any] = {}
-    for number, line in enumerate([*path.read_text().splitlines(), "% "], 1):
-        head, _, rest = line.partition(":")
-        kind, _, name = head.strip().partition(" ")
-        if line.startswith("%"):
-            if rows:
-                yield MarbleSpec(**rows, names=names)
-            rows = {"title": line[1:].strip(), "sources": {}, "subscriptions": {}}
-        elif kind in {"cold", "subs"} and name:
-            rows["sources" if kind == "cold" else "subscriptions"][name.strip()] = rest.strip()
-        elif line.startswith(">"):
-            rows["expression"] = line[1:].strip()
-        elif head in {"values", "out", "leave"}:
-            rows[head] = rest.strip()
-        elif line.startswith(" ") and rows.get("values"):
-            rows["values"] += line
-        elif line.strip():
-            raise ValueError(f"{path}, line {number}: {line!r} is no line of a diagram")
-
-
-def _messages(row: str, values: dict[str, Any]) -> list[Any]:
-    messages: list[Any] = []
-    for mark in marks(row):
-        value = _value(mark, values)
-        if mark.kind == "value":
-            messages.append(ReactiveTest.on_next(mark.tick, value))
-        elif mark.kind == "error":
-            messages.append(ReactiveTest.on_error(mark.tick, value))
-        else:
-            messages.append(ReactiveTest.on_completed(mark.tick))
-    return messages
-
-
-def _value(mark: Mark, values: dict[str, Any]) -> Any:
-    if mark.kind == "complete":
-        return None
-    if mark.kind == "error":
-        return values.get(mark.name) or Exception("#")
-    return values.get(mark.name, mark.name)
-
-
-def _told(notification: Any) -> Any:
-    if notification.kind == "N":
-        return notification.value
-    return notification.exception if notification.kind == "E" else None
-
-
-def _plain(what: tuple[int, Any]) -> tuple[int, Any]:
-    """With an error as its type, words and facts: exceptions are equal only to themselves."""
-    tick, value = what
-    return (tick, (type(value), str(value), vars(value))) if isinstance(value, Exception) else what
-
-
-def _row(told: Sequence[tuple[int, Any]], values: dict[str, Any]) -> str:
-    """What was played, as a row."""
-    row = ""
-    for tick in sorted({tick for tick, _ in told}):
-        signs = [_sign(value, values) for at, value in told if at == tick]
-        row += "-" * (tick - len(row)) + (signs[0] if len(signs) == 1 else f"({''.join(signs)})")
-    return row
-
-
-def _sign(value: Any, values: dict[str, Any]) -> str:
-    if value is None:
-        return "|"
-    named = [name for name, known in values.items() if _plain((0, known)) == _plain((0, value))]
-    if isinstance(value, Exception):
-        return f"#({named[0]})" if named else "#"
-    return named[0] if named else value if isinstance(value, str) and len(value) == 1 else "?"
-
-
-def _differences(expected: Sequence[tuple[int, Any]], told: Sequence[tuple[int, Any]]) -> list[str]:
-    return [
-        f"  {sign} tick {tick}: {'end' if value is None else repr(value)}"
-        for sign, these, those in (("-", expected, told), ("+", told, expected))
-        for tick, value in these
-        if _plain((tick, value)) not in [_plain(x) for x in those]
+def _differences(expected: Sequence[Told], told: Sequence[Told]) -> list[str]:
+    found = [
+        (what.tick, f"{'':10} tick {what.tick:g} {verb}: {_what(what)}")
+        for verb, these, those in (("expected", expected, told), ("played", told, expected))
+        for what in these
+        if not any(same(what, other) for other in those)
     ]
+    return [line for _, line in sorted(found, key=lambda one: one[0])][:_SHOWN]
+
+
+def _what(told: Told) -> str:
+    if told.kind == "complete":
+        return "the end"
+    return f"{describe(told.what)} {vars(told.what)}" if told.kind == "error" else describe(told.what)
 
 
 _NAMES: dict[str, Any] = {
-    **{name: getattr(_errors, name) for name in dir(_errors) if name.endswith("Error")},
-    **{name: getattr(rxrouter.operators, name) for name in rxrouter.operators.__all__},
+    **{name: getattr(module, name) for module in (rxrouter, rxrouter.operators) for name in module.__all__},
+    "Restarted": Restarted,
     "chunk": chunk,
     "ops": ops,
     "rx": reactivex,

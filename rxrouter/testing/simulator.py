@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import struct
+from collections import Counter
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +14,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from rxrouter._source.loop import Home
+from rxrouter.testing.account import bill, page
 from rxrouter.testing.answer import STORY, answer
 from rxrouter.testing.recording import Recording
 from rxrouter.testing.reply import FAULTS, Act, Reply, Step
@@ -24,6 +26,7 @@ class Exchange:
     def __init__(self, request: web.BaseRequest, body: bytes) -> None:
         self.method = request.method
         self.path = request.path
+        self.query = request.query
         self.headers = request.headers
         self.body = body
         self.peer: tuple[str, int] = (request.transport.get_extra_info("peername") if request.transport else None) or (
@@ -44,14 +47,19 @@ Answer = Reply | Callable[[Exchange], Reply]
 
 
 class Simulator:
-    """Answers every POST below `base_url`; `with` runs it on a thread of its own, `async with` on the running loop.
+    """Answers every request below `base_url`; `with` runs it on a thread of its own, `async with` on the running loop.
+
+    A POST gets the answer, a GET what an account has to say: the models, the key, the credits, and by its id what each
+    generation has cost that is over: a millionth of a credit for each byte that went out.
 
     Args:
         answer: The reply, or what chooses it by the request; made up from `text` when None.
         text: What the made-up answer says.
         recording: A recorded body to play instead.
         rate: Blocks a second; 0 for as fast as they go (or as recorded).
-        fault: The name of something to go wrong; see `rxrouter.testing.FAULTS`.
+        fault: The name of something to go wrong with a POST; see `rxrouter.testing.FAULTS`.
+        account: Chooses the reply to a GET; None from it is for the usual one.
+        late: How often a generation that is over is still 404.
         port: Where to listen on 127.0.0.1; 0 for any free port.
 
     Raises:
@@ -66,12 +74,18 @@ class Simulator:
         recording: Recording | None = None,
         rate: float = 0.0,
         fault: str | None = None,
+        account: Callable[[Exchange], Reply | None] | None = None,
+        late: int = 0,
         port: int = 0,
     ) -> None:
         if fault is not None and fault not in FAULTS:
             raise ValueError(f"no fault is called {fault!r}; there are: {', '.join(FAULTS)}")
         self.exchanges: list[Exchange] = []
         self._answer = answer or _made_up(text, recording, rate, fault)
+        self._account = account
+        self._late = late
+        self._generations: dict[str, Exchange] = {}
+        self._asked = Counter[str]()  # of each generation, when it was over
         self._port = port
         self._home = Home()
         self._runner: web.ServerRunner | None = None
@@ -130,8 +144,27 @@ class Simulator:
         finally:
             exchange.over.set()
 
-    async def _reply(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
+    def _said(self, exchange: Exchange) -> Reply:
         reply = self._answer(exchange) if callable(self._answer) else self._answer
+        if generation_id := reply.headers.get("X-Generation-Id"):
+            self._generations[generation_id] = exchange
+        return reply
+
+    def _said_of_the_account(self, exchange: Exchange) -> Reply:
+        if self._account is not None and (reply := self._account(exchange)):
+            return reply
+        if not exchange.path.endswith("/generation"):
+            return page(exchange.path)
+        generation_id = exchange.query.get("id", "")
+        generation = self._generations.get(generation_id)
+        if generation is not None and generation.over.is_set():
+            self._asked[generation_id] += 1
+            if self._asked[generation_id] > self._late:
+                return bill(generation_id, generation.sent_bytes, cancelled=generation.left_at is not None)
+        return Reply.error(404, f"Generation {generation_id} not found")
+
+    async def _reply(self, request: web.BaseRequest, exchange: Exchange) -> web.StreamResponse:
+        reply = self._said_of_the_account(exchange) if exchange.method == "GET" else self._said(exchange)
         response = web.StreamResponse(status=reply.status, headers=reply.headers)
         for step in reply.before:
             if not await _step(step, request, None, exchange):
