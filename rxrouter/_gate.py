@@ -5,62 +5,89 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 
-_gate: ContextVar[Gate | None] = ContextVar("rxrouter_gate", default=None)
-_scope: ContextVar[set[Gate] | None] = ContextVar("rxrouter_scope", default=None)
+_gate: ContextVar[Barrier | None] = ContextVar("rxrouter_gate", default=None)
+_scope: ContextVar[set[Barrier] | None] = ContextVar("rxrouter_scope", default=None)
 
 
-class Gate:
-    """One source's gate, held by the consumers that are behind; the slowest wins.
+class Barrier:
+    """What consumers that are behind hold; the slowest wins.
 
-    The source sets it in its task's context, which every synchronous operator, `share` and timer of the loop below it
+    A source sets its own in its task's context, which every synchronous operator and timer of the loop below it
     inherits: so a consumer finds the gate of whatever brought it the value, any number of operators away. Timers that
     an operator made at its subscription, before there was a source (`buffer_with_time`), have no gate in their context;
     for them a consumer opens a `scope`, in which the sources below its subscription leave their gates.
     """
 
-    __slots__ = ("_holds", "_loop", "_waiter", "closed", "left", "shut")
+    __slots__ = ("_holds", "closed", "left", "shut")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.closed = False  # what the source looks at after each value
+    def __init__(self) -> None:
+        self.closed = False  # what is looked at before each value
         self.shut = False  # closed for good: the subscription is disposed
         self.left = False  # there is no source any more; what is still on its way from it ends by itself
-        self._loop = loop
         self._holds = 0
-        self._waiter: asyncio.Future[None] | None = None
 
     def enter(self) -> None:
         """Makes this the gate of the running task and of all that its values reach."""
         _gate.set(self)
+        self.offer()
+
+    def offer(self) -> None:
+        """Leaves this in the scope, if there is one, for the consumer that opened it."""
         scope = _scope.get()
         if scope is not None:
             scope.add(self)
 
     def is_of(self, loop: asyncio.AbstractEventLoop | None) -> bool:
-        """Whether the source runs on this loop."""
-        return self._loop is loop
+        """Whether what is delivered on this loop may have come through it."""
+        raise NotImplementedError
 
     def hold(self) -> None:
-        """Closes the gate; each hold needs its release. From the loop's thread: a value was just delivered there."""
+        """Closes the gate; each hold needs its release. From the thread on which a value was just delivered."""
         self._holds += 1
         self.closed = True
 
     def release(self) -> None:
         """Takes one hold back; from any thread."""
-        call_on(self._loop, self._release)
+        raise NotImplementedError
 
     def _release(self) -> None:
         self._holds -= 1
         if not self._holds and not self.shut:
             self.closed = False
-            if self._waiter is not None and not self._waiter.done():
-                self._waiter.set_result(None)
+            self._open()
+
+    def _open(self) -> None:
+        raise NotImplementedError
 
     def shut_down(self) -> None:
         """Closes the gate for good; from any thread."""
         self.shut = True
         self.closed = True
+
+
+class Gate(Barrier):
+    """The gate of a source, at which its task waits before it reads on."""
+
+    __slots__ = ("_loop", "_waiter")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._loop = loop
+        self._waiter: asyncio.Future[None] | None = None
+
+    def is_of(self, loop: asyncio.AbstractEventLoop | None) -> bool:
+        """Whether the source runs on this loop."""
+        return self._loop is loop
+
+    def release(self) -> None:
+        """Takes one hold back; from any thread."""
+        call_on(self._loop, self._release)
+
+    def _open(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def opened(self) -> None:
         """Returns when nobody holds the gate."""
@@ -69,7 +96,44 @@ class Gate:
             await self._waiter
 
 
-def current_gates(scope: set[Gate]) -> list[Gate]:
+class ReaderGate(Barrier):
+    """The gate of one reader of several: held, it makes that reader wait, and no other.
+
+    Args:
+        call: Has something done on the thread that delivers.
+        on_open: What to do when nobody holds it any more.
+    """
+
+    __slots__ = ("_call", "_on_open")
+
+    def __init__(self, call: Callable[[Callable[[], None]], object], on_open: Callable[[], None]) -> None:
+        super().__init__()
+        self._call = call
+        self._on_open = on_open
+
+    def is_of(self, loop: asyncio.AbstractEventLoop | None) -> bool:
+        """Whether something is delivered on a loop at all: off it, nobody could be made to wait."""
+        return loop is not None
+
+    def release(self) -> None:
+        """Takes one hold back; from any thread."""
+        self._call(self._release)
+
+    def _open(self) -> None:
+        self._on_open()
+
+
+def hide_gate() -> Token[Barrier | None]:
+    """Has consumers find no gate but those of their own scope: many readers are served, and one must not stop all."""
+    return _gate.set(None)
+
+
+def show_gate(token: Token[Barrier | None]) -> None:
+    """Undoes `hide_gate`."""
+    _gate.reset(token)
+
+
+def current_gates(scope: set[Barrier]) -> list[Barrier]:
     """The gate of the source whose value is being delivered; those of the scope, where a timer may deliver it.
 
     None behind a thread hop, and of a source that has no gate: there, nothing could be paused.
@@ -83,7 +147,7 @@ def current_gates(scope: set[Gate]) -> list[Gate]:
 
 
 @contextmanager
-def scope(gates: set[Gate]) -> Generator[None]:
+def scope(gates: set[Barrier]) -> Generator[None]:
     """Has the sources that are subscribed inside, or later by what was, keep their gates in the set."""
     token = _scope.set(gates)
     try:

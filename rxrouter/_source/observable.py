@@ -10,9 +10,10 @@ from typing import Any, TypeVar, overload
 from reactivex import ConnectableObservable, Observable, abc
 from reactivex.disposable import SingleAssignmentDisposable
 
-from rxrouter._consume import Iteration, Overflow, Subscription, for_each, iterate, last_value
+from rxrouter._consume import Iteration, Subscription, for_each, iterate, last_value
 from rxrouter._errors import ClientClosedError
 from rxrouter._gate import running_loop
+from rxrouter._queue import Overflow
 from rxrouter._source.loop import Home
 
 T_co = TypeVar("T_co", covariant=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import Any, Generic, TypeVar
 
-from rxrouter._wire.chunk import ChatChunk, Choice, Delta, ToolCallDelta, reasoning_of
+from rxrouter._wire.chunk import ChatChunk, Choice, Delta, FunctionDelta, ToolCallDelta, reasoning_of
 from rxrouter._wire.completion import ChatCompletion, CompletionChoice, State
 from rxrouter._wire.json import as_list, as_object
 from rxrouter._wire.message import FunctionCall, ToolCall
@@ -236,6 +236,30 @@ class _ChoiceFold:
             native_finish_reason=self.native_finish_reason.last(upto),
         )
 
+    def delta(self, choice: CompletionChoice) -> Choice:
+        """What this choice has become, said at once."""
+        indexes = {id(call): index for index, call in self.calls_at.items()}
+        pieces = [
+            ToolCallDelta(indexes.get(id(fold)), call.id, call.type, FunctionDelta(call.name, call.arguments))
+            for fold, call in zip(self.calls.values, choice.tool_calls, strict=True)
+        ]
+        return Choice(
+            index=choice.index,
+            delta=Delta(
+                content=choice.text or None,
+                reasoning=choice.reasoning or None,
+                reasoning_details=choice.reasoning_details,
+                tool_calls=pieces,
+                refusal=choice.refusal or None,
+                annotations=choice.annotations,
+                images=choice.images,
+                audio=choice.audio,
+            ),
+            finish_reason=choice.finish_reason,
+            native_finish_reason=choice.native_finish_reason,
+            logprobs=choice.logprobs,
+        )
+
 
 class _Answer:
     """All that was told of one attempt's answer."""
@@ -274,6 +298,20 @@ class _Answer:
             system_fingerprint=head.system_fingerprint,
             openrouter_metadata=head.openrouter_metadata,
             state=state,
+        )
+
+    def chunk(self, upto: int) -> ChatChunk:
+        whole = self.read(upto, "streaming")
+        return ChatChunk(
+            id=whole.id,
+            model=whole.model,
+            provider=whole.provider,
+            created=whole.created,
+            choices=[self.choices[choice.index].delta(choice) for choice in whole.choices],
+            usage=whole.usage,
+            service_tier=whole.service_tier,
+            system_fingerprint=whole.system_fingerprint,
+            openrouter_metadata=whole.openrouter_metadata,
         )
 
 
@@ -330,6 +368,10 @@ class CompletionFold:
     def completion(self, state: State = "complete") -> ChatCompletion:
         """The answer so far."""
         return self._answer.read(self._chunk, state)
+
+    def chunks(self) -> list[ChatChunk]:
+        """The answer so far as one chunk: folded before those that follow, it gives what all give; none for nothing."""
+        return [self._answer.chunk(self._chunk)] if self._chunk else []
 
     def snapshot(self) -> ChatCompletion:
         """The answer so far, which is read when somebody looks at it; it is as of now, whenever that is."""

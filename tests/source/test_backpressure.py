@@ -39,8 +39,8 @@ from rxrouter import (
     for_each,
     iterate,
 )
-from rxrouter._consume import _Queue
-from rxrouter._gate import Gate, current_gates
+from rxrouter._queue import Queue
+from rxrouter._gate import Barrier, Gate, current_gates
 from rxrouter._wire.chunk import Choice, Delta, FunctionDelta, ToolCallDelta, Usage
 from rxrouter._wire.completion import ChatCompletion
 from rxrouter._wire.fold import CompletionFold
@@ -688,7 +688,7 @@ def test_gate_of_a_loop_that_is_closed_can_be_released() -> None:
 async def test_gate_is_found_in_tasks_and_timers_below_but_not_in_a_thread() -> None:
     loop = asyncio.get_running_loop()
     gate = Gate(loop)
-    found: list[list[Gate]] = []
+    found: list[list[Barrier]] = []
 
     async def source() -> None:
         gate.enter()
@@ -711,7 +711,7 @@ async def test_gate_is_found_in_tasks_and_timers_below_but_not_in_a_thread() -> 
     assert current_gates(set()) == []
 
 
-async def _look(found: list[list[Gate]]) -> None:
+async def _look(found: list[list[Barrier]]) -> None:
     found.append(current_gates(set()))
 
 
@@ -725,7 +725,7 @@ STEPS: st.SearchStrategy[Steps] = st.lists(
 BOUNDS = st.integers(1, 6).flatmap(lambda high: st.tuples(st.just(high), st.integers(0, high - 1)))
 
 
-def play(queue: _Queue[Any], steps: Iterable[Any], high: int) -> tuple[list[Any], list[Any], int]:
+def play(queue: Queue[Any], steps: Iterable[Any], high: int) -> tuple[list[Any], list[Any], int]:
     """What arrived, what was taken, and how long the queue was."""
     arrived: list[Any] = []
     taken: list[Any] = []
@@ -756,7 +756,7 @@ def is_subsequence(part: list[Any], whole: list[Any]) -> bool:
 
 @given(steps=STEPS, bounds=BOUNDS)
 def test_coalescing_queue_loses_nothing(steps: Steps, bounds: tuple[int, int]) -> None:
-    queue = _Queue[Any](*bounds, Overflow.COALESCE)
+    queue = Queue[Any](*bounds, Overflow.COALESCE)
 
     arrived, taken, _ = play(queue, steps, bounds[0])
 
@@ -767,7 +767,7 @@ def test_coalescing_queue_loses_nothing(steps: Steps, bounds: tuple[int, int]) -
 
 @given(steps=st.lists(st.one_of(st.none(), st.text(min_size=1, max_size=3)), max_size=60), bounds=BOUNDS)
 def test_coalescing_queue_of_text_is_bounded(steps: list[str | None], bounds: tuple[int, int]) -> None:
-    queue = _Queue[str](*bounds, Overflow.COALESCE)
+    queue = Queue[str](*bounds, Overflow.COALESCE)
 
     arrived, taken, longest = play(queue, steps, bounds[0])
 
@@ -778,7 +778,7 @@ def test_coalescing_queue_of_text_is_bounded(steps: list[str | None], bounds: tu
 @pytest.mark.parametrize("overflow", [Overflow.DROP_OLDEST, Overflow.DROP_NEWEST, Overflow.LATEST])
 @given(values=st.lists(st.booleans(), max_size=60), bounds=BOUNDS)
 def test_dropping_queue_keeps_order_and_count(overflow: Overflow, values: list[bool], bounds: tuple[int, int]) -> None:
-    queue = _Queue[int](*bounds, overflow)
+    queue = Queue[int](*bounds, overflow)
 
     arrived, taken, longest = play(queue, (n if put else None for n, put in enumerate(values)), bounds[0])
 
@@ -793,7 +793,7 @@ def test_dropping_queue_keeps_order_and_count(overflow: Overflow, values: list[b
 
 @given(values=st.lists(st.booleans(), max_size=60), bounds=BOUNDS)
 def test_failing_queue_gives_all_before_its_first_overflow(values: list[bool], bounds: tuple[int, int]) -> None:
-    queue = _Queue[int](*bounds, Overflow.ERROR)
+    queue = Queue[int](*bounds, Overflow.ERROR)
 
     arrived, taken, longest = play(queue, (n if put else None for n, put in enumerate(values)), bounds[0])
 
@@ -811,7 +811,7 @@ def test_pausing_queue_loses_nothing_of_a_source_that_heeds_the_gate(
     async def attempt() -> None:
         gate = Gate(asyncio.get_running_loop())
         gate.enter()
-        queues = [_Queue[int](high + n, low, Overflow.PAUSE) for n in range(holders)]
+        queues = [Queue[int](high + n, low, Overflow.PAUSE) for n in range(holders)]
         taken: list[list[int]] = [[] for _ in queues]
         arrived: list[int] = []
         for n, put in enumerate(values):
@@ -881,7 +881,7 @@ CHUNKS = st.builds(
 
 @given(steps=st.lists(st.one_of(st.none(), CHUNKS, CHUNKS), max_size=30), bounds=BOUNDS)
 def test_coalesced_chunks_fold_to_the_same_completion(steps: list[ChatChunk | None], bounds: tuple[int, int]) -> None:
-    queue = _Queue[ChatChunk](*bounds, Overflow.COALESCE)
+    queue = Queue[ChatChunk](*bounds, Overflow.COALESCE)
 
     arrived, taken, _ = play(queue, steps, bounds[0])
 
@@ -903,7 +903,7 @@ def test_coalesced_chunks_fold_to_the_same_completion(steps: list[ChatChunk | No
 def test_coalesced_chunks_keep_what_only_a_later_one_says_of_the_whole(fields: dict[str, Any]) -> None:
     first = ChatChunk(id="gen-1", choices=[Choice(delta=Delta(content="a"))])
     second = ChatChunk(id="gen-1", choices=[Choice(delta=Delta(content="b"))], **fields)
-    queue = _Queue[ChatChunk](1, 0, Overflow.COALESCE)
+    queue = Queue[ChatChunk](1, 0, Overflow.COALESCE)
 
     arrived, taken, _ = play(queue, [first, second], 1)
 
