@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -204,3 +205,169 @@ def test_an_error_can_do_nothing_to_a_terminal() -> None:
         run = rxrouter("chat", "hi", url=server.base_url)
 
     assert "\x1b" not in one_line(run.stderr)
+
+
+def test_marbles_of_a_chat_are_drawn_while_the_answer_is_printed(tmp_path: Path) -> None:
+    with Simulator(text="Hi there") as server:
+        run = rxrouter("chat", "hi", "--marbles", str(tmp_path / "run.svg"), url=server.base_url)
+
+    assert (run.returncode, run.stdout, run.stderr) == (0, "Hi there\n", "")
+    assert "values, complete" in (tmp_path / "run.svg").read_text()
+
+
+def test_marbles_of_a_chat_that_is_interrupted_are_drawn(tmp_path: Path) -> None:
+    with Simulator(lambda _: Reply((*answer("Once upon")[:-3], Act.HANG))) as server:
+        run = subprocess.Popen(
+            [*COMMAND, "chat", "hi", "--marbles", str(tmp_path / "run.svg")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"OPENROUTER_BASE_URL": server.base_url},
+        )
+        assert run.stdout is not None
+        heard = b""
+        while b"upon" not in heard:
+            heard += os.read(run.stdout.fileno(), 100)
+        run.send_signal(signal.SIGINT)
+        run.communicate(timeout=30)
+
+    assert "values, left" in (tmp_path / "run.svg").read_text()
+
+
+def test_marbles_that_can_not_be_written_are_told_before_anything_is_asked(tmp_path: Path) -> None:
+    with Simulator() as server:
+        run = rxrouter("chat", "hi", "--marbles", str(tmp_path / "no" / "run.svg"), url=server.base_url)
+
+        assert run.returncode == 1
+        assert "No such file or directory" in one_line(run.stderr)
+        assert server.exchanges == []
+
+
+MARBLE = "% words\ncold src: -a-b-|\nsubs src: ^----!\n> src\nout: -a-b-|\n"
+
+
+def test_marbles_are_played_and_painted_and_then_there_is_nothing_to_do(tmp_path: Path) -> None:
+    (tmp_path / "words.marble").write_text(MARBLE)
+
+    runs = [rxrouter("marbles", *more, str(tmp_path)) for more in ([], [], ["--check"])]
+
+    assert [run.returncode for run in runs] == [0, 0, 0]
+    assert "1 diagrams are true; words.svg, README.md painted" in runs[0].stdout
+    assert "nothing to paint" in runs[1].stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"words.marble", "words.svg", "README.md"}
+
+
+def test_check_changes_nothing_and_names_what_is_not_up_to_date(tmp_path: Path) -> None:
+    (tmp_path / "words.marble").write_text(MARBLE)
+
+    run = rxrouter("marbles", "--check", str(tmp_path))
+
+    assert (run.returncode, run.stdout) == (1, "")
+    assert f"run: rxrouter marbles {tmp_path}" in one_line(run.stderr)
+    assert [path.name for path in tmp_path.iterdir()] == ["words.marble"]
+
+
+def test_wrong_marbles_show_both_rows_and_paint_nothing(tmp_path: Path) -> None:
+    (tmp_path / "words.marble").write_text(MARBLE.replace("out: -a-b-|", "out: -a--b|"))
+
+    for arguments in ([], ["--check"]):
+        run = rxrouter("marbles", *arguments, str(tmp_path))
+
+        assert (run.returncode, run.stdout) == (1, "")
+        assert "out        expected  -a--b|\n           played    -a-b-|\n" in run.stderr
+        assert "Traceback" not in run.stderr
+        assert not (tmp_path / "words.svg").exists()
+
+
+def test_marbles_know_the_names_of_your_module(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from reactivex import operators as ops\n\nfirst = ops.take(1)\n")
+    (tmp_path / "words.marble").write_text("% mine\ncold src: -a-b-|\n> src.pipe(first)\nout: -(a|)\n")
+
+    run = rxrouter("marbles", ".", "--names", "mine", cwd=tmp_path)
+    unknown = rxrouter("marbles", ".", "--names", "yours", cwd=tmp_path)
+
+    assert (run.returncode, run.stderr) == (0, "")
+    assert unknown.returncode == 1
+    assert "--names yours: No module named 'yours'" in one_line(unknown.stderr)
+
+
+def test_a_folder_without_marbles_is_told(tmp_path: Path) -> None:
+    run = rxrouter("marbles", str(tmp_path))
+
+    assert run.returncode == 1
+    assert "no .marble file" in one_line(run.stderr)
+
+
+def account(reply: Reply) -> Simulator:
+    return Simulator(account=lambda _: reply)
+
+
+def test_models_are_a_table_with_prices_for_a_million() -> None:
+    with Simulator() as server:
+        run = rxrouter("models", url=server.base_url)
+
+    head, *rows = (line.split() for line in run.stdout.splitlines())
+    assert head == ["model", "context", "$/M", "in", "$/M", "out"]
+    assert rows == [
+        ["simulated/storyteller", "32,768", "0.15", "0.6"],
+        ["simulated/storyteller:free", "8,192", "0", "0"],
+        ["simulated/thinker", "1,000,000", "1.25", "10"],
+        ["simulated/auto", "1,000,000", "varies", "varies"],
+    ]
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["--search", "STORY"], ["simulated/storyteller", "simulated/storyteller:free"]),
+        (["--free"], ["simulated/storyteller:free"]),
+        (["--search", "thinker", "--json"], ["simulated/thinker"]),
+    ],
+)
+def test_models_can_be_searched(arguments: Sequence[str], names: Sequence[str]) -> None:
+    run = rxrouter("models", "--offline", *arguments)
+
+    if "--json" in arguments:
+        found = [model["id"] for model in json.loads(run.stdout)]
+    else:
+        found = [line.split()[0] for line in run.stdout.splitlines()[1:]]
+    assert (run.returncode, found) == (0, names)
+    assert "simulated" in one_line(run.stderr)
+
+
+def test_models_as_json_are_as_received() -> None:
+    model = b'{"id":"a/b", "unknown": [1, 2.50]}'
+    with account(Reply.json(b'{"data":[' + model + b"]}")) as server:
+        run = rxrouter("models", "--json", url=server.base_url)
+
+    assert run.stdout == f"[{model.decode()}]\n"
+
+
+def test_no_such_model_is_said() -> None:
+    run = rxrouter("models", "--offline", "--search", "nothing like it")
+
+    assert (run.returncode, run.stdout) == (0, "")
+    assert "no such model" in run.stderr
+
+
+def test_a_model_of_which_little_is_known_can_do_nothing_to_a_terminal() -> None:
+    with account(Reply.json({"data": [{"id": "a/\x1b]0;owned\x07b"}, {}]})) as server:
+        run = rxrouter("models", url=server.base_url)
+
+    assert [line.split() for line in run.stdout.splitlines()[1:]] == [["a/]0;ownedb", "?", "?", "?"], ["?"] * 4]
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (Reply.error(404, "Not Found"), "OPENROUTER_BASE_URL"),
+        (Reply.error(429, "Slower.", headers={"Retry-After": "7"}), "try again in 7 s"),
+        (Reply.json({}), "no Model"),
+    ],
+)
+def test_models_that_fail_are_one_helpful_line(reply: Reply, said: str) -> None:
+    with account(reply) as server:
+        run = rxrouter("models", url=server.base_url)
+
+    assert (run.returncode, run.stdout) == (1, "")
+    assert said in one_line(run.stderr)

@@ -9,23 +9,33 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import SplitResult, urlsplit
+from typing import Any, Self, TypeVar
+from urllib.parse import SplitResult, quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import msgspec
 from reactivex import Observable, abc
 
+from rxrouter._attempt import Attempt
+from rxrouter._continuation import continued
 from rxrouter._errors import ClientClosedError
 from rxrouter._gate import running_loop
+from rxrouter._limiter import Limiter
 from rxrouter._source.decode import ChunkReader, EventReader, Reader
-from rxrouter._source.loop import Home
+from rxrouter._source.get import Get
+from rxrouter._source.loop import Home, with_the_loop
 from rxrouter._source.observable import LoopObservable
-from rxrouter._source.post import Outgoing, Post, Timeouts
+from rxrouter._source.post import Post
+from rxrouter._source.receipts import Receipts
+from rxrouter._source.request import Outgoing, Timeouts
+from rxrouter._wire.account import Credits, Generation, Key, Model, Receipt, answered
 from rxrouter._wire.chunk import ChatChunk
+from rxrouter._wire.json import Received
 from rxrouter._wire.request import ChatRequest, chat_request
 from rxrouter._wire.sse import MAX_EVENT_BYTES, Comment, ServerSentEvent
+
+A = TypeVar("A", bound=Received)
 
 BASE_URL = "https://openrouter.ai/api/v1"
 _CLOSE_SECONDS = 5.0  # a loop that has not closed a client by then is stuck in somebody's on_next
@@ -45,6 +55,7 @@ class OpenRouter:
         app_title: Your application's name, likewise.
         headers: More headers for every request.
         max_event_bytes: Largest event, in bytes; images come as one event.
+        limiter: Gives each `chat()` and `events()` its permit, each attempt of a retry its own; see `Limiter`.
         session: An aiohttp session to use instead of an own one: proxies, certificates, connection limits by aiohttp's
             means. It is not closed with the client.
 
@@ -63,6 +74,7 @@ class OpenRouter:
         app_title: str | None = None,
         headers: Mapping[str, str] | None = None,
         max_event_bytes: int = MAX_EVENT_BYTES,
+        limiter: Limiter | None = None,
         session: aiohttp.ClientSession | None = None,
     ) -> None:
         texts: dict[str, object] = {
@@ -83,26 +95,32 @@ class OpenRouter:
             raise ValueError("the API key has white space or other foreign characters in it")
         if not isinstance(timeouts, Timeouts):  # pyright: ignore[reportUnnecessaryIsInstance] # callers need not be typed
             raise TypeError(f"timeouts is a Timeouts(connect=…, silence=…), not {type(timeouts).__name__}")
+        if limiter is not None and not isinstance(limiter, Limiter):  # pyright: ignore[reportUnnecessaryIsInstance] # likewise
+            raise TypeError(f"limiter is a Limiter(…), not {type(limiter).__name__}")
         if max_event_bytes <= 0:
             raise ValueError(f"max_event_bytes must be positive, not {max_event_bytes}")
-        self._headers = _headers(
-            {
-                "Authorization": f"Bearer {key}" if key else None,
-                "HTTP-Referer": app_url,
-                "X-OpenRouter-Title": app_title,
-                "Accept": "text/event-stream",
-                "Accept-Encoding": "identity",  # a proxy that compresses a stream also buffers it
-            },
-            headers or {},
-        )
+        own = {
+            "Authorization": f"Bearer {key}" if key else None,
+            "HTTP-Referer": app_url,
+            "X-OpenRouter-Title": app_title,
+        }
+        stream = {
+            "Accept": "text/event-stream",
+            "Accept-Encoding": "identity",  # a proxy that compresses a stream also buffers it
+        }
+        self._headers = _headers({**own, **stream}, headers or {})
+        self._json_headers = _headers({**own, "Accept": "application/json"}, headers or {})
         if parts.username and key:
             raise ValueError("base_url has a user in it, and there is an API key: either authenticates, not both")
         keyless = not any(name.lower() == "authorization" for name in self._headers)
         self._needs_key = parts.hostname == "openrouter.ai" and keyless
         self._timeouts = timeouts
         self._max_event_bytes = max_event_bytes
+        self._limiter = limiter
         self._home = Home()
         self._sessions = _Sessions(session, self._base_url)
+        self._receipts = Receipts(self._home)
+        self._closing = asyncio.Lock()  # two may close at once, and both want to know when it is done
 
     def __repr__(self) -> str:
         parts = urlsplit(self._base_url)
@@ -126,7 +144,7 @@ class OpenRouter:
         request = chat_request(prompt_or_request, fields)
         asked = (request.extra or {}).get("n", request.n)
         choices = asked if isinstance(asked, int) else 1  # what `extra` says is for the server to judge
-        return self._stream("/chat/completions", request.encode(), partial(ChunkReader, choices=choices))
+        return self._stream("/chat/completions", request.encode(), partial(ChunkReader, choices=choices), request)
 
     def events(self, path: str, body: Mapping[str, Any]) -> LoopObservable[ServerSentEvent | Comment]:
         """The layer below: the events and keep-alive comments of any POST that answers with an event stream.
@@ -146,14 +164,130 @@ class OpenRouter:
             raise ValueError(f"path starts with a slash, not {path!r}")
         return self._stream(path, msgspec.json.encode(body), EventReader)
 
-    def _stream(self, path: str, body: bytes, reader: Callable[..., Reader]) -> LoopObservable[Any]:
-        if self._needs_key:
-            raise ValueError("no API key: set OPENROUTER_API_KEY, or pass api_key= (keys: https://openrouter.ai/keys)")
-        outgoing = Outgoing(self._base_url + path, self._headers, body)
+    def models(self) -> LoopObservable[Model]:
+        """The catalogue, which is public: it needs no key.
+
+        Emits: each model, in the server's order.
+        Errors: one `RouterError`, as of `chat()`; a body that is no catalogue is a ProtocolError.
+        Cancels: dispose closes the socket.
+        Source: OpenRouter "List available models", https://openrouter.ai/docs/api-reference/models/get-models
+        """
+        return self._get("/models", Model)
+
+    def generation(self, generation_id: str) -> LoopObservable[Generation]:
+        """What one generation really was: its cost, its native tokens, who made it, whether it was cancelled.
+
+        Args:
+            generation_id: As errors, chunks and receipts tell it.
+        Emits: one `Generation`.
+        Errors: StatusError 404 for what OpenRouter doesn't know, or not yet: its books are seconds behind.
+        Cancels: dispose closes the socket.
+        Source: OpenRouter "Get a generation", https://openrouter.ai/docs/api-reference/generations/get-generation
+
+        Raises:
+            ValueError: there is no API key, or no id.
+        """
+        if not generation_id:
+            raise ValueError("a generation's id is not empty")
+        self._require_key()
+        return self._get(f"/generation?id={quote(generation_id, safe='')}", Generation)
+
+    def key(self) -> LoopObservable[Key]:
+        """What the key may do, and has done: limit, usage, whether it is of the free tier.
+
+        Emits: one `Key`.
+        Errors: one `RouterError`, as of `models()`.
+        Cancels: dispose closes the socket.
+        Source: OpenRouter "Limits", https://openrouter.ai/docs/api-reference/limits
+
+        Raises:
+            ValueError: there is no API key.
+        """
+        self._require_key()
+        return self._get("/key", Key)
+
+    def credits(self) -> LoopObservable[Credits]:
+        """What was bought, and what of it was spent.
+
+        Emits: one `Credits`.
+        Errors: one `RouterError`, as of `models()`.
+        Cancels: dispose closes the socket.
+        Source: OpenRouter "Get remaining credits", https://openrouter.ai/docs/api-reference/credits/get-credits
+
+        Raises:
+            ValueError: there is no API key.
+        """
+        self._require_key()
+        return self._get("/credits", Credits)
+
+    @property
+    def receipts(self) -> LoopObservable[Receipt]:
+        """What each generation of this client really cost: completed, failed or cancelled, lost hedges too.
+
+        Hot: it tells of what ends while somebody is subscribed; of what ended before, nothing is known. The cost is the
+        stream's own, if it said one, and otherwise what OpenRouter's books say of the generation's id; they are asked
+        at most six times in half a minute, and no stream waits for it. What can't be had is unavailable, with the
+        reason; nothing is estimated.
+
+        Emits: one `Receipt` a request that reached the server, unless that refused it and named no generation.
+        Errors: none; completes when the client is closed, before which each look-up under way gives a receipt without a
+            cost: keep the client open until the receipts that you need are there.
+        Cancels: dispose; with the last subscriber all look-ups end.
+        Source: WIRE 8: a cancelled stream never says its usage, and not all providers stop; `GET /generation` knows.
+        """
 
         def subscribe(
-            observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None
+            observer: abc.ObserverBase[Receipt], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
+            return self._receipts.subscribe(observer, self.generation)
+
+        return LoopObservable(Observable(subscribe), self._home)
+
+    def _require_key(self) -> None:
+        if self._needs_key:
+            raise ValueError("no API key: set OPENROUTER_API_KEY, or pass api_key= (keys: https://openrouter.ai/keys)")
+
+    def _stream(
+        self, path: str, body: bytes, reader: Callable[..., Reader], request: ChatRequest | None = None
+    ) -> LoopObservable[Any]:
+        self._require_key()
+        outgoing = Outgoing(self._base_url + path, self._headers, body)
+
+        def post(observer: abc.ObserverBase[Any]) -> abc.DisposableBase:
+            again = continued(request)
+            return Post(
+                self._home,
+                self._sessions.get,
+                outgoing if again is None else msgspec.structs.replace(outgoing, body=again.encode()),
+                timeouts=self._timeouts,
+                reader=partial(reader, self._max_event_bytes),
+                settle=self._receipts.ended,
+                attempt=Attempt(request, continues=again is not None),
+                observer=observer,
+            )
+
+        return self._cold(post, self._limiter)
+
+    def _get(self, path: str, kind: type[A]) -> LoopObservable[A]:
+        outgoing = Outgoing(self._base_url + path, self._json_headers)
+        return self._cold(
+            lambda observer: Get(
+                self._home,
+                self._sessions.get,
+                outgoing,
+                timeouts=self._timeouts,
+                max_bytes=self._max_event_bytes,
+                decode=partial(answered, kind=kind),
+                observer=observer,
+            )
+        )
+
+    def _cold(
+        self, request: Callable[[abc.ObserverBase[Any]], abc.DisposableBase], limiter: Limiter | None = None
+    ) -> LoopObservable[Any]:
+        """A request for each subscription; none once the client is closed."""
+
+        def send(observer: abc.ObserverBase[Any]) -> abc.DisposableBase:
             if self._home.closed:  # told in the loop's next turn: a `retry` above would else never come to an end
 
                 def refuse(scheduler: abc.SchedulerBase, state: object = None) -> abc.DisposableBase | None:
@@ -161,14 +295,14 @@ class OpenRouter:
                     return None
 
                 return self._home.scheduler.schedule(refuse)
-            return Post(
-                self._home,
-                self._sessions.get,
-                outgoing,
-                timeouts=self._timeouts,
-                reader=partial(reader, self._max_event_bytes),
-                observer=observer,
-            )
+            return request(observer)
+
+        def subscribe(
+            observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None
+        ) -> abc.DisposableBase:
+            if limiter is None or self._home.closed:  # nobody has to wait for being told that
+                return send(observer)
+            return limiter.enter(observer, send, self._home.scheduler)
 
         return LoopObservable(Observable(subscribe), self._home)
 
@@ -198,7 +332,7 @@ class OpenRouter:
         if self._home.own:
             self._home.end()
         elif self._home.here():
-            self._closing = loop.create_task(self._close_here(), name="rxrouter close")
+            self._closer = loop.create_task(self._close_here(), name="rxrouter close")
         elif loop.is_running():
             with suppress(
                 TimeoutError, CancelledError
@@ -208,13 +342,17 @@ class OpenRouter:
             loop.run_until_complete(self._close_here())
 
     async def _close_here(self) -> None:
+        if self._limiter is not None:
+            self._limiter.dismiss(self._home.scheduler, ClientClosedError)
         current = asyncio.current_task()
-        running = [task for task in self._home.tasks if task is not current]
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running)
-        await self._sessions.close()
+        async with self._closing:
+            running = [task for task in self._home.tasks if task is not current]
+            for task in running:
+                task.cancel()
+            if running:
+                await asyncio.wait(running)
+            await self._receipts.aclose()
+            await self._sessions.aclose()
 
     def __enter__(self) -> Self:
         return self
@@ -239,7 +377,6 @@ class _Sessions:
     def __init__(self, given: aiohttp.ClientSession | None, base_url: str) -> None:
         self._session = given
         self._guard: AsyncGenerator[None] | None = None
-        self._lock = asyncio.Lock()  # two may close at once, and both want to know when it is done
         self._base_url = base_url
 
     def get(self) -> aiohttp.ClientSession:
@@ -251,24 +388,12 @@ class _Sessions:
                 cookie_jar=aiohttp.DummyCookieJar(),  # the edge's cookies are neither needed nor kept
                 proxy=_environment_proxy(self._base_url),
             )
-            self._guard = _closed_with_its_loop(self._session)
-            with suppress(StopIteration):  # as far as its yield, without waiting for a turn of the loop
-                self._guard.__anext__().send(None)
+            self._guard = with_the_loop(self._session.close)
         return self._session
 
-    async def close(self) -> None:
-        async with self._lock:
-            guard, self._guard = self._guard, None
-            if guard is not None:
-                await guard.aclose()
-
-
-async def _closed_with_its_loop(session: aiohttp.ClientSession) -> AsyncGenerator[None]:
-    """Closes the session when it is closed itself: by the client, or by `asyncio.run` as it shuts its loop down."""
-    try:
-        yield
-    finally:
-        await session.close()
+    async def aclose(self) -> None:
+        if self._guard is not None:
+            await self._guard.aclose()
 
 
 def _is_address(parts: SplitResult) -> bool:

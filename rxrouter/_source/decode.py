@@ -29,6 +29,7 @@ class Reader(ABC):
         self.ended = False  # nothing more is to be delivered
         self.lingering = False  # all is there that has to be; only the end of the body is not
         self.generation_id: str | None = None
+        self.billed: ChatChunk | None = None  # the last one that was seen to have a usage
         self.on_comment: Callable[[], None] = _ignore
         self._failure: RouterError | None = None
         self._gate = gate
@@ -156,7 +157,10 @@ class ChunkReader(Reader):
             self.seen = seen
         if last is not None:
             self.generation_id = self.generation_id or last.id
-            self.lingering = last.usage is not None and self._proven(self._choices)
+            self.lingering = False
+            if last.usage is not None:
+                self.lingering = self._proven(self._choices)
+                self.billed = last
         if self.ended:
             self._discard()
 
@@ -187,6 +191,8 @@ class ChunkReader(Reader):
         if error := stream_error(chunk):
             self._fail(error)
             self.generation_id = self.generation_id or chunk.id
+            if chunk.usage is not None:
+                self.billed = chunk
             return any(has_content(choice.delta) for choice in chunk.choices)
         try:
             require_chunk(chunk)
@@ -204,9 +210,11 @@ class ChunkReader(Reader):
         if isinstance(failure, StreamError) and failure.usage is None:
             for item in self._items:
                 try:
-                    failure.usage = _decode(item).usage or failure.usage
+                    chunk = _decode(item)
                 except _ODD:
                     continue
+                if chunk.usage is not None:
+                    failure.usage, self.billed = chunk.usage, chunk
 
     @property
     def draining(self) -> bool:

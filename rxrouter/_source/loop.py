@@ -6,8 +6,9 @@ import asyncio
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
@@ -27,7 +28,7 @@ class Home:
     """The loop in which a client was first used; one of its own, on a daemon thread, where none was running."""
 
     def __init__(self) -> None:
-        self.tasks: set[asyncio.Task[None]] = set()  # the client's running requests
+        self.tasks: set[asyncio.Task[Any]] = set()  # the client's running requests
         self.readers = Readers()
         self.closed = False
         self._bound: tuple[asyncio.AbstractEventLoop, LoopScheduler] | None = None
@@ -154,6 +155,21 @@ class Readers:
             reader.on_error(ClientClosedError())
 
 
+def with_the_loop(close: Callable[[], Awaitable[None]]) -> AsyncGenerator[None]:
+    """Has `close` called when what is returned is closed: by us, or by `asyncio.run` as it shuts its loop down."""
+    guard = _guard(close)
+    with suppress(StopIteration):  # as far as its yield, without waiting for a turn of the loop
+        guard.__anext__().send(None)
+    return guard
+
+
+async def _guard(close: Callable[[], Awaitable[None]]) -> AsyncGenerator[None]:
+    try:
+        yield
+    finally:
+        await close()
+
+
 def _live(started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]], readers: Readers) -> None:
     """The life of a loop of our own.
 
@@ -196,11 +212,20 @@ class LoopScheduler(PeriodicScheduler):
         super().__init__()
         self._loop = loop
         self._epoch = datetime.fromtimestamp(time.time(), UTC) - timedelta(seconds=loop.time())
+        self._epoch_seconds = self.to_seconds(self._epoch)
 
     @property
     def now(self) -> datetime:
         """The wall clock as it was when the scheduler was made, moved on by the loop's time."""
         return self._epoch + timedelta(seconds=self._loop.time())
+
+    def seconds(self) -> float:
+        """`now` as Unix time; for who looks with every chunk: a datetime takes 2 µs, this 0.3."""
+        return self._epoch_seconds + self._loop.time()
+
+    def call(self, action: Callable[[], None]) -> None:
+        """Runs `action` on the loop: now if we are on it, otherwise soon."""
+        call_on(self._loop, action)
 
     def schedule(self, action: typing.ScheduledAction[State], state: State | None = None) -> abc.DisposableBase:
         """Runs the action in the loop's next turn."""

@@ -1,65 +1,36 @@
-"""One subscription is one POST: open, read, pause, close, and one ending that comes after the release."""
+"""A POST that answers with an event stream: read, pause, and an ending that is proven."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
-from msgspec import Struct
 from reactivex import abc
 
 from rxrouter._attempt import Attempt
-from rxrouter._errors import (
-    ClientClosedError,
-    ConnectTimeoutError,
-    ContentTypeError,
-    RouterError,
-    SilenceTimeoutError,
-    TransportError,
-)
+from rxrouter._errors import ClientClosedError, ContentTypeError, RouterError, SilenceTimeoutError, TransportError
 from rxrouter._gate import Gate
 from rxrouter._source.decode import Reader
 from rxrouter._source.loop import Home
-from rxrouter._wire.failure import body_error, status_error
+from rxrouter._source.request import OK, PAGE_SECONDS, Outgoing, Request, Timeouts, transport_error
+from rxrouter._wire.chunk import ChatChunk
+from rxrouter._wire.failure import body_error
 
 # How long the end of a body is waited for when all is there: after [DONE], so that the connection goes back to the
 # pool (openai-python waits 0.1 s, PEERS 1.5), after an error, so that its usage is not lost, and after finish reason
 # and usage where [DONE] does not come.
 _DRAIN_SECONDS = 0.5
-# An error page is read for its message: this much of it, in this time.
-_PAGE_BYTES = 1 << 20
-_PAGE_SECONDS = 5.0
 # What is silent is listened to once more after this long, before it is given up.
 _SECOND_LOOK_SECONDS = 0.05
 # What a read can bring. Bounds what is in flight when a reader pauses: aiohttp stops reading at twice this.
 _READ_BYTES = 1 << 16
+_STREAM = "text/event-stream"
 
-
-class Timeouts(Struct, frozen=True):
-    """The two clocks of a connection, in seconds; None switches one off. Clocks for content are operators."""
-
-    connect: float | None = 10.0  # until the connection stands: name, TCP, TLS, and a given session's limit
-    silence: float | None = 45.0  # without one byte, comments included; not while a slow reader pauses the socket
-
-    def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} is a number of seconds > 0, or None")
-
-
-class Outgoing(Struct, frozen=True):
-    """What to send where; headers hold the key, the URL may hold a password, so this has no repr of its fields."""
-
-    url: str
-    headers: dict[str, str]
-    body: bytes
-
-    def __repr__(self) -> str:
-        return "Outgoing(…)"
+# Told of each generation at its end: how that was, its id, and the chunk with its usage, where they are known.
+Settle = Callable[[str, str | None, ChatChunk | None], None]
 
 
 class _Body(aiohttp.Payload):
@@ -81,12 +52,8 @@ class _Body(aiohttp.Payload):
             self._alive()
 
 
-class Post(abc.DisposableBase):
-    """The request of one subscription.
-
-    The subscriber's side is `observer`, `start()` and `dispose()`. On the loop there is one task, which ends with the
-    request; nothing is delivered after `dispose()`, and the terminal event only when the socket is released.
-    """
+class Post(Request):
+    """One generation: a reader delivers what comes, and judges the end; who holds its gate sets the pace."""
 
     def __init__(  # noqa: PLR0913 - what a request is made of
         self,
@@ -96,148 +63,68 @@ class Post(abc.DisposableBase):
         *,
         timeouts: Timeouts,
         reader: Callable[[Gate, Callable[[Any], None]], Reader],
+        settle: Settle,
+        attempt: Attempt,
         observer: abc.ObserverBase[Any],
     ) -> None:
-        self._home = home
-        self._session = session
-        self._outgoing = outgoing
-        self._timeouts = timeouts
-        self._observer = observer
-        self._loop = home.bind()
-        self._gate = Gate(self._loop)
+        super().__init__(home, session, outgoing, timeouts, observer)
         self._reader = reader(self._gate, observer.on_next)
-        self._attempt = Attempt()
-        self._reader.on_comment = self._comment
-        self._task: asyncio.Task[None] | None = None
-        self._response: aiohttp.ClientResponse | None = None
-        self._disposed = False
-        self._over = False  # the terminal event is out, or about to be
+        self._attempt = attempt
+        self._now = now = home.scheduler.seconds  # the time as operators tell it
+        self._reader.on_comment = lambda: attempt.comment(now())  # holds no Post: a client that is dropped ends at once
+        self._settle = settle
         self._cut: RouterError | None = None  # why we cancelled our own task
         self._connected = False
-        self._began = 0.0
         self._heard = 0.0  # when the last byte came, by the loop's clock
         self._clock: asyncio.TimerHandle | None = None
         home.call(self._start)
 
-    def dispose(self) -> None:
-        """Closes the request; from any thread, any number of times; before it has begun, nothing is ever sent."""
-        if not (self._disposed or self._over):
-            self._disposed = True
-            self._gate.shut_down()
-            self._home.call(self._kill)
-
     def _start(self) -> None:
-        if self._disposed:
-            return
-        self._began = self._loop.time()
-        self._attempt.began = self._now()
-        self._attempt.tell()
-        self._task = self._loop.create_task(self._run(), name="rxrouter request")
-        self._home.tasks.add(self._task)
-        self._task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._home.tasks.discard(task)
-        if task.cancelled() and not self._over:  # by others, before its first step: `_run` would have told
-            self._end(ClientClosedError())
-
-    def _kill(self) -> None:
-        if self._response is not None:
-            self._response.close()
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _run(self) -> None:
-        self._gate.enter()
-        self._task = asyncio.current_task()  # under an eager task factory, `_start` comes to it only later
-        error: Exception | None
-        try:
-            error = await self._exchange()
-        except asyncio.CancelledError as cancelled:
-            if self._disposed:
-                raise
-            if self._task is not None and self._task.cancelling():
-                error = self._reader.outcome(self._cut or ClientClosedError())
-            else:
-                error = RuntimeError("a callback of a stream raised CancelledError")
-                error.__cause__ = cancelled
-        except Exception as raised:  # noqa: BLE001 - ours, or the observer's: either is how this chain ends
-            error = raised
-        finally:
-            self._gate.left = True
-            self._stop_clock()
-            if self._response is not None:
-                self._response.close()  # without effect on a connection that went back to the pool at the body's end
-        self._end(error)
-
-    def _end(self, error: Exception | None) -> None:
-        if self._disposed:
-            return
-        self._over = True
-        try:
-            if error is None:
-                self._observer.on_completed()
-            else:
-                if isinstance(error, RouterError):
-                    self._tell(error)
-                self._observer.on_error(error)
-        except Exception as raised:  # noqa: BLE001 - there is nobody left to tell but the loop
-            what = "unhandled error of a stream" if raised is error else "a terminal callback of a stream raised"
-            self._home.report(raised, f"{what}; subscribe with on_error")
+        if not self._disposed:
+            self._attempt.began = self._now()
+            self._attempt.tell()
+        super()._start()
 
     def _tell(self, error: RouterError) -> None:
-        """Puts the facts on an error, unless it is another stream's, that an observer passes on."""
-        if error.elapsed is not None:
-            return
-        error.generation_id = error.generation_id or self._attempt.generation_id or self._reader.generation_id
-        error.chunks_seen = self._reader.seen
-        error.elapsed = self._loop.time() - self._began
+        if error.elapsed is None:
+            error.generation_id = error.generation_id or self._generation_id
+            error.chunks_seen = self._reader.seen
+        super()._tell(error)
 
-    def _now(self) -> float:
-        """The time as operators tell it."""
-        scheduler = self._home.scheduler
-        return scheduler.to_seconds(scheduler.now)
+    @property
+    def _generation_id(self) -> str | None:
+        return self._attempt.generation_id or self._reader.generation_id
 
-    def _comment(self) -> None:
-        self._attempt.comment(self._now())
+    def _stopped(self) -> Exception | None:
+        return self._reader.outcome(self._cut or ClientClosedError())
+
+    def _release(self) -> None:
+        self._attempt.paused = False
+        self._stop_clock()
+        super()._release()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        super()._ended(task)
+        response = self._response
+        refused = response is not None and response.content_type != _STREAM
+        if self._connected and (self._generation_id or not refused):  # else nothing was generated
+            self._settle(self._how, self._generation_id, self._reader.billed)
 
     async def _exchange(self) -> RouterError | None:
-        if self._home.closed:  # meanwhile, on another thread
-            return ClientClosedError()
-        opened = await self._open()
+        opened = await self._open("POST", data=_Body(self._outgoing.body, self._alive), read_bufsize=_READ_BYTES)
         if isinstance(opened, RouterError):
             return opened
-        response = self._response = opened
         self._attempt.headers = self._now()
-        self._attempt.generation_id = response.headers.get("X-Generation-Id")
-        if response.status != 200:  # noqa: PLR2004 - OK
-            page, _ = await self._page(response.content, _PAGE_SECONDS)
-            return status_error(response.status, response.headers, page, self._home.scheduler.now.timestamp())
-        kind = response.content_type if "Content-Type" in response.headers else ""
-        if kind == "text/event-stream":
-            return self._reader.outcome(await self._read(response.content))
+        self._attempt.generation_id = opened.headers.get("X-Generation-Id")
+        kind = opened.content_type if "Content-Type" in opened.headers else ""
+        if opened.status == OK and kind == _STREAM:
+            return self._reader.outcome(await self._read(opened.content))
+        self._stop_clock()  # a page has clocks of its own, that end it, and not what it says
+        if opened.status != OK:
+            return await self._refused(opened)
         as_json = kind == "application/json"
-        page, cut = await self._page(response.content, None if as_json else _PAGE_SECONDS)
+        page, cut = await self._page(opened.content, None if as_json else PAGE_SECONDS)
         return body_error(page) or (cut if as_json else None) or ContentTypeError(kind, page)
-
-    async def _open(self) -> aiohttp.ClientResponse | RouterError:
-        out, limit = self._outgoing, self._timeouts.connect
-        try:
-            return await self._session().post(
-                out.url,
-                data=_Body(out.body, self._alive),
-                headers=out.headers,
-                raise_for_status=False,  # whatever a given session says: its error would carry the key
-                allow_redirects=False,  # a POST that follows a 302 becomes a GET, and the key would travel
-                timeout=aiohttp.ClientTimeout(total=None, connect=limit, sock_connect=None, sock_read=None),
-                read_bufsize=_READ_BYTES,
-            )
-        except aiohttp.ServerTimeoutError as error:
-            timeout = ConnectTimeoutError(limit or 0.0)
-            timeout.__cause__ = error
-            return timeout
-        except (aiohttp.ClientError, OSError) as error:
-            return self._transport_error(error)
 
     async def _read(self, content: aiohttp.StreamReader) -> RouterError | None:
         """Feeds the reader until the end; returns what cut the body, None if it came to its end."""
@@ -249,7 +136,7 @@ class Post(abc.DisposableBase):
             try:
                 block = await readany()
             except (aiohttp.ClientError, OSError) as error:
-                cut = self._transport_error(error)
+                cut = transport_error(error, "read")
                 block = _left_in(content)
             if not block:
                 break
@@ -257,10 +144,12 @@ class Post(abc.DisposableBase):
                 self._heard = now()
             feed(block)
             while gate.closed:
+                self._attempt.paused = True
                 await gate.opened()
                 if self._disposed:
                     return None
                 self._heard = now()
+                self._attempt.paused, self._attempt.resumed = False, self._now()
                 reader.resume()
             if reader.ended:
                 if reader.draining and cut is None:
@@ -278,25 +167,6 @@ class Post(abc.DisposableBase):
                     self._reader.feed(block)
         except (TimeoutError, aiohttp.ClientError, OSError):
             pass
-
-    async def _page(self, content: aiohttp.StreamReader, seconds: float | None) -> tuple[bytes, TransportError | None]:
-        """The body of an answer that is no stream: what can be had of it, in that time, and what cut it."""
-        page = bytearray()
-        silence = self._timeouts.silence
-        self._stop_clock()  # the clocks here end the page, and not what it says
-        try:
-            async with asyncio.timeout(seconds):
-                while len(page) < _PAGE_BYTES:
-                    async with asyncio.timeout(silence):
-                        block = await content.readany()
-                    if not block:
-                        break
-                    page += block
-        except TimeoutError:
-            return bytes(page), SilenceTimeoutError(silence or seconds or 0.0)
-        except (aiohttp.ClientError, OSError) as error:
-            return bytes(page), self._transport_error(error)
-        return bytes(page[:_PAGE_BYTES]), None
 
     def _alive(self) -> None:
         """The connection stands, and takes what we send."""
@@ -333,25 +203,6 @@ class Post(abc.DisposableBase):
         elif self._task is not None:
             self._cut = SilenceTimeoutError(limit)
             self._task.cancel()
-
-    def _transport_error(self, error: Exception) -> TransportError:
-        """Ours for aiohttp's; in words of which none come from the wire, which may say anything, or from a URL."""
-        phase: Literal["connect", "read"] = "read" if self._connected else "connect"
-        cause: BaseException | None = error
-        if isinstance(error, aiohttp.ClientPayloadError):
-            what = "the body was cut in the middle, or damaged"
-        elif isinstance(error, aiohttp.InvalidURL):  # it says the whole URL, the password with it
-            what, cause = "the URL is none", None
-        elif isinstance(error, aiohttp.ClientHttpProxyError):
-            what, cause = f"the proxy answered HTTP {error.status}", None
-        elif isinstance(error, aiohttp.ClientResponseError):  # it carries the request's headers, the key with them
-            what, cause = "the answer is no valid HTTP", None
-        else:
-            what = str(error) or type(error).__name__
-        mapped = TransportError(what, phase=phase)
-        mapped.transient = not isinstance(error, aiohttp.ClientSSLError | aiohttp.InvalidURL)  # they stay wrong
-        mapped.__cause__ = cause
-        return mapped
 
 
 def _left_in(content: aiohttp.StreamReader) -> bytes:

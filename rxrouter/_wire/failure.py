@@ -70,7 +70,7 @@ def event_error(data: bytes) -> StreamError:
 
 def _json(body: bytes) -> Any:
     try:
-        return msgspec.json.decode(body)
+        return msgspec.json.decode(body.decode(errors="replace"))  # a message with a broken character is still one
     except (msgspec.DecodeError, RecursionError):
         return None
 

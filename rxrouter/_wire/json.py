@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+import re
+from collections.abc import Collection
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+T = TypeVar("T")
+
+_WRONG_FIELDS = 8  # that many are passed over in one value
+_PATH = re.compile(r"\.(\w+)|\[(\d+)\]")
+
+
+class Received:
+    """Holds the bytes a value was decoded from; a slot beside the struct's fields, so no JSON key can set it."""
+
+    __slots__ = ("received",)
+    received: bytes
+
+    @property
+    def raw(self) -> bytes:
+        """The JSON as received, byte for byte, unknown fields included; of a value made by hand, its JSON."""
+        try:
+            return self.received
+        except AttributeError:
+            return msgspec.json.encode(self)
 
 
 def as_object(value: Any) -> dict[str, Any]:
@@ -23,3 +47,29 @@ def without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: without_nulls(v) for k, v in as_object(value).items() if v is not None}
     return value
+
+
+def converted(value: Any, kind: type[T], vital: Collection[str] = ()) -> T:
+    """The value as that type, without fields of the wrong type; it is taken apart for that.
+
+    Args:
+        value: Built from JSON, and nobody else's.
+        kind: A struct whose fields have defaults.
+        vital: Fields that no value can do without.
+
+    Raises:
+        msgspec.ValidationError: a vital field is wrong, or too many are.
+    """
+    for _ in range(_WRONG_FIELDS):
+        try:
+            return msgspec.convert(value, kind, strict=False)
+        except msgspec.ValidationError as error:
+            path = [name or int(index) for name, index in _PATH.findall(str(error).rpartition(" - at `$")[2])]
+            names = [step for step in path if isinstance(step, str)]
+            if not names or names[-1] in vital:
+                raise
+            holder = value
+            for step in path[:-1]:
+                holder = holder[step]
+            del holder[path[-1]]  # the field, or the one element of a list
+    return msgspec.convert(value, kind, strict=False)

@@ -1,0 +1,227 @@
+"""One subscription is one request: a task on the client's loop, one ending, which comes after the release."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal
+
+import aiohttp
+from msgspec import Struct
+from reactivex import abc
+
+from rxrouter._errors import ClientClosedError, ConnectTimeoutError, RouterError, SilenceTimeoutError, TransportError
+from rxrouter._gate import Gate
+from rxrouter._source.loop import Home
+from rxrouter._wire.failure import status_error
+
+OK = 200
+# An error page is read for its message: this much of it, in this time.
+_PAGE_BYTES = 1 << 20
+PAGE_SECONDS = 5.0
+# What aiohttp raises where there was no connection yet.
+_UNCONNECTED = (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.InvalidURL)
+
+
+class Timeouts(Struct, frozen=True):
+    """The two clocks of a connection, in seconds; None switches one off. Clocks for content are operators."""
+
+    connect: float | None = 10.0  # until the connection stands: name, TCP, TLS, and a given session's limit
+    silence: float | None = 45.0  # without one byte, comments included; not while a slow reader pauses the socket
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is a number of seconds > 0, or None")
+
+
+class Outgoing(Struct, frozen=True):
+    """What to send where; headers hold the key, the URL may hold a password, so this has no repr of its fields."""
+
+    url: str
+    headers: dict[str, str]
+    body: bytes = b""
+
+    def __repr__(self) -> str:
+        return "Outgoing(…)"
+
+
+class Request(abc.DisposableBase):
+    """The request of one subscription.
+
+    The subscriber's side is `observer` and `dispose()`. On the loop there is one task, which ends with the request;
+    nothing is delivered after `dispose()`, and the terminal event only when the socket is released.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        session: Callable[[], aiohttp.ClientSession],
+        outgoing: Outgoing,
+        timeouts: Timeouts,
+        observer: abc.ObserverBase[Any],
+    ) -> None:
+        self._home = home
+        self._session = session
+        self._outgoing = outgoing
+        self._timeouts = timeouts
+        self._observer = observer
+        self._loop = home.bind()
+        self._gate = Gate(self._loop)
+        self._task: asyncio.Task[None] | None = None
+        self._response: aiohttp.ClientResponse | None = None
+        self._disposed = False
+        self._over = False  # the terminal event is out, or about to be
+        self._how = "cancelled"  # it ended: this, "completed", or the name of the error's class
+        self._began = 0.0
+
+    def dispose(self) -> None:
+        """Closes the request; from any thread, any number of times; before it has begun, nothing is ever sent."""
+        if not (self._disposed or self._over):
+            self._disposed = True
+            self._gate.shut_down()
+            self._home.call(self._kill)
+
+    @abstractmethod
+    async def _exchange(self) -> RouterError | None:
+        """Asks, and delivers what is answered; returns what it ended with, None if it is complete."""
+
+    def _stopped(self) -> Exception | None:
+        """What an exchange ended with that somebody else has stopped: the client that closes, or its loop."""
+        return ClientClosedError()
+
+    def _release(self) -> None:
+        """Lets go of the socket."""
+        if self._response is not None:
+            self._response.close()  # without effect on a connection that went back to the pool at the body's end
+
+    def _tell(self, error: RouterError) -> None:
+        """Puts the facts on an error, unless it is another request's, that an observer passes on."""
+        if error.elapsed is None:
+            error.elapsed = self._loop.time() - self._began
+
+    def _start(self) -> None:
+        if self._disposed:
+            return
+        self._began = self._loop.time()
+        self._task = self._loop.create_task(self._run(), name="rxrouter request")
+        self._home.tasks.add(self._task)
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._home.tasks.discard(task)
+        if task.cancelled() and not self._over:  # by others, before its first step: `_run` would have told
+            self._end(ClientClosedError())
+
+    def _kill(self) -> None:
+        self._release()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        self._gate.enter()
+        self._task = asyncio.current_task()  # under an eager task factory, `_start` comes to it only later
+        error: Exception | None
+        try:
+            error = ClientClosedError() if self._home.closed else await self._exchange()  # closed by another thread
+        except asyncio.CancelledError as cancelled:
+            if self._disposed:
+                raise
+            if self._task is not None and self._task.cancelling():
+                error = self._stopped()
+            else:
+                error = RuntimeError("a callback of a stream raised CancelledError")
+                error.__cause__ = cancelled
+        except Exception as raised:  # noqa: BLE001 - ours, or the observer's: either is how this chain ends
+            error = raised
+        finally:
+            self._gate.left = True
+            self._release()
+        self._end(error)
+
+    def _end(self, error: Exception | None) -> None:
+        if self._disposed:
+            return
+        self._over = True
+        self._how = "completed" if error is None else type(error).__name__
+        try:
+            if error is None:
+                self._observer.on_completed()
+            else:
+                if isinstance(error, RouterError):
+                    self._tell(error)
+                self._observer.on_error(error)
+        except Exception as raised:  # noqa: BLE001 - there is nobody left to tell but the loop
+            what = "unhandled error of a stream" if raised is error else "a terminal callback of a stream raised"
+            self._home.report(raised, f"{what}; subscribe with on_error")
+
+    async def _open(
+        self, method: str, *, sock_read: float | None = None, **more: Any
+    ) -> aiohttp.ClientResponse | RouterError:
+        """Sends what is to be sent, and returns the answer's head; `more` is aiohttp's."""
+        limit = self._timeouts.connect
+        try:
+            self._response = await self._session().request(
+                method,
+                self._outgoing.url,
+                headers=self._outgoing.headers,
+                raise_for_status=False,  # whatever a given session says: its error would carry the key
+                allow_redirects=False,  # a POST that follows a 302 becomes a GET, and the key would travel
+                timeout=aiohttp.ClientTimeout(total=None, connect=limit, sock_connect=None, sock_read=sock_read),
+                **more,
+            )
+        except aiohttp.ServerTimeoutError as error:
+            silent = isinstance(error, aiohttp.SocketTimeoutError)
+            timeout = SilenceTimeoutError(sock_read or 0.0) if silent else ConnectTimeoutError(limit or 0.0)
+            timeout.__cause__ = error
+            return timeout
+        except (aiohttp.ClientError, OSError) as error:
+            unconnected = isinstance(error, _UNCONNECTED) or not isinstance(error, aiohttp.ClientError)
+            return transport_error(error, "connect" if unconnected else "read")
+        return self._response
+
+    async def _refused(self, response: aiohttp.ClientResponse) -> RouterError:
+        """The error that an answer other than 200 is."""
+        page, _ = await self._page(response.content, PAGE_SECONDS)
+        return status_error(response.status, response.headers, page, self._home.scheduler.now.timestamp())
+
+    async def _page(
+        self, content: aiohttp.StreamReader, seconds: float | None = None, max_bytes: int = _PAGE_BYTES
+    ) -> tuple[bytes, TransportError | None]:
+        """The body of an answer that is no stream: what can be had of it, in that time, and what cut it."""
+        page = bytearray()
+        silence = self._timeouts.silence
+        try:
+            async with asyncio.timeout(seconds):
+                while len(page) < max_bytes:
+                    async with asyncio.timeout(silence):
+                        block = await content.readany()
+                    if not block:
+                        break
+                    page += block
+        except TimeoutError:
+            return bytes(page), SilenceTimeoutError(silence or seconds or 0.0)
+        except (aiohttp.ClientError, OSError) as error:
+            return bytes(page), transport_error(error, "read")
+        return bytes(page[:max_bytes]), None
+
+
+def transport_error(error: Exception, phase: Literal["connect", "read"]) -> TransportError:
+    """Ours for aiohttp's; in words of which none come from the wire, which may say anything, or from a URL."""
+    cause: BaseException | None = error
+    if isinstance(error, aiohttp.ClientPayloadError):
+        what = "the body was cut in the middle, or damaged"
+    elif isinstance(error, aiohttp.InvalidURL):  # it says the whole URL, the password with it
+        what, cause = "the URL is none", None
+    elif isinstance(error, aiohttp.ClientHttpProxyError):
+        what, cause = f"the proxy answered HTTP {error.status}", None
+    elif isinstance(error, aiohttp.ClientResponseError):  # it carries the request's headers, the key with them
+        what, cause = "the answer is no valid HTTP", None
+    else:
+        what = str(error) or type(error).__name__
+    mapped = TransportError(what, phase=phase)
+    mapped.transient = not isinstance(error, aiohttp.ClientSSLError | aiohttp.InvalidURL)  # they stay wrong
+    mapped.__cause__ = cause
+    return mapped
