@@ -56,6 +56,42 @@ class SilenceTimeoutError(TransportError):
         self.seconds = seconds
 
 
+class ContentTimeoutError(RouterError):
+    """No content in time, whatever else came: the operator `timeouts` has closed the request."""
+
+    transient = True
+
+    def __init__(  # noqa: PLR0913 - the diagnosis
+        self,
+        clock: Literal["first", "gap", "total"],
+        limit: float,
+        *,
+        elapsed: float | None = None,
+        chunks_seen: int = 0,
+        last_comment_age: float | None = None,
+        generation_id: str | None = None,
+        provider: str | None = None,
+    ) -> None:
+        what = {"first": "no content within", "gap": "no more content for", "total": "not finished within"}[clock]
+        comment = "" if last_comment_age is None else f", the last keep-alive {last_comment_age:.1f} s ago"
+        super().__init__(f"{what} {limit:g} s; {chunks_seen} chunks so far{comment}")
+        self.clock = clock  # the limit that has passed: first_content, content or total
+        self.limit = limit  # seconds
+        self.elapsed = elapsed  # seconds since the subscription
+        self.chunks_seen = chunks_seen
+        self.last_comment_age = last_comment_age  # seconds; None if there was no keep-alive
+        self.generation_id = generation_id
+        self.provider = provider
+
+
+class ContinuationRefusedError(RouterError):
+    """What has come can't be gone on from by sending it back; chained from what cut it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the answer was cut and can't be continued: {reason}")
+        self.reason = reason
+
+
 class APIError(RouterError):
     """OpenRouter, or the provider behind it, answered no."""
 
@@ -151,8 +187,8 @@ class ProtocolError(RouterError):
 class ContentTypeError(ProtocolError):
     """A 200 that is no event stream and no error either."""
 
-    def __init__(self, content_type: str, data: bytes = b"") -> None:
-        super().__init__(f"expected text/event-stream, got {content_type or 'no content type'}")
+    def __init__(self, content_type: str, data: bytes = b"", expected: str = "text/event-stream") -> None:
+        super().__init__(f"expected {expected}, got {content_type or 'no content type'}")
         self.content_type = content_type
         self.data = data  # the first bytes of the body
 
@@ -184,6 +220,15 @@ class ChunkDecodeError(ProtocolError):
         self.data = data
 
 
+class AnswerDecodeError(ProtocolError):
+    """The answer's text is no JSON document, or not of the type that was asked for."""
+
+    def __init__(self, reason: str, position: int) -> None:
+        super().__init__(f"the answer's text was refused at character {position}: {reason}")
+        self.reason = reason  # in the words of the decoder; of the text it has nothing
+        self.position = position  # in characters, from 0
+
+
 class IncompleteToolCallError(RouterError):
     """The model asked for tools, and there is no proof that it finished asking: what came must not be run."""
 
@@ -194,11 +239,75 @@ class IncompleteToolCallError(RouterError):
         self.finish_reasons = tuple(finish_reasons)  # all that were given, native ones too
 
 
+class BudgetExceededError(RouterError):
+    """More was spent than `budget` allowed, or nothing is left to begin with."""
+
+    def __init__(
+        self, which: Literal["cost", "tokens"], limit: float, spent: float, *, estimated: bool = False
+    ) -> None:
+        unit = "credits" if which == "cost" else "tokens"
+        super().__init__(f"the budget of {limit:g} {unit} is spent: {spent:g}{' by estimate' if estimated else ''}")
+        self.which = which
+        self.limit = limit
+        self.spent = spent
+        self.estimated = estimated  # what servers said alone does not reach it
+
+
+class GuardError(RouterError):
+    """`guard` cut the text; its check raises this, with a reason that is for people and has nothing of the text."""
+
+    def __init__(self, reason: str = "the text was refused") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class ClientClosedError(RouterError):
     """The client was closed under a running stream."""
 
     def __init__(self, message: str = "the client is closed") -> None:
         super().__init__(message)
+
+
+class UnknownGenerationError(RouterError):
+    """No log has a generation under this key: never started, or long forgotten."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__("there is no generation under this key")
+        self.key = key  # not in the text: who knows a key may read
+
+
+class GenerationStopped(RouterError):  # noqa: N818 - somebody wanted it so
+    """Somebody asked for the end, by `Hub.stop`."""
+
+    def __init__(self) -> None:
+        super().__init__("the generation was stopped")
+
+
+class GenerationTooLargeError(RouterError):
+    """A shared generation passed what its hub allows one to have."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"the generation is larger than {limit_bytes} bytes (max_bytes)")
+        self.limit_bytes = limit_bytes
+
+
+class ProducerLostError(RouterError):
+    """The process that made the generation died, or closed its hub, before the end."""
+
+    transient = True
+
+    def __init__(self, message: str = "the generation's producer is gone") -> None:
+        super().__init__(message)
+
+
+class LogLostError(RouterError):
+    """The log of a generation is gone, in whole or in part, or out of reach for too long."""
+
+    transient = True
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the generation's log is lost: {reason}")
+        self.reason = reason
 
 
 class SlowReaderError(RouterError):

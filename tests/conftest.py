@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from rxrouter.testing import VirtualLoop
+
 settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile(
     "ci",
@@ -26,6 +28,7 @@ settings.register_profile("thorough", max_examples=20_000, deadline=None, suppre
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
 TEST_SECONDS = 120  # far beyond any test's need: a hang becomes a failure that says where
+VIRTUAL_SECONDS = 1e6
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -35,15 +38,17 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     names = inspect.signature(pyfuncitem.obj).parameters
     test = pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
-    asyncio.run(_without_leaks(test))
+    virtual = pyfuncitem.get_closest_marker("virtual") is not None
+    with asyncio.Runner(loop_factory=VirtualLoop if virtual else None) as runner:
+        runner.run(_without_leaks(test, VIRTUAL_SECONDS if virtual else TEST_SECONDS))
     return True
 
 
-async def _without_leaks(test: Coroutine[Any, Any, None]) -> None:
+async def _without_leaks(test: Coroutine[Any, Any, None], seconds: float) -> None:
     faults: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: faults.append(context))
-    async with asyncio.timeout(TEST_SECONDS):
+    async with asyncio.timeout(seconds):
         await test
     for _ in range(3):  # callbacks of what was closed last
         await asyncio.sleep(0)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
-from rxrouter._wire.message import Discreet, Message
+from rxrouter._wire.message import AssistantMessage, Discreet, Message
 
 Positive = Annotated[int, Meta(ge=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
@@ -176,6 +176,19 @@ class ChatRequest(Discreet, frozen=True):
         if not self.messages:
             del body["messages"]
         return msgspec.json.encode(body | dict(self.extra or {}) | {"stream": True})
+
+    def continued(self, text: str) -> ChatRequest:
+        """The same request with the beginning of its answer as the last message, from which the model goes on.
+
+        Source: OpenRouter "Assistant prefill", https://openrouter.ai/docs/api-reference/overview
+        """
+        messages = list(self.messages)
+        last = msgspec.to_builtins(messages[-1])
+        if last.get("role") == "assistant" and isinstance(last.get("content"), str):  # the caller had begun the answer
+            text = last["content"] + text
+            del messages[-1]
+        # Anthropic refuses a last message that ends with white space.
+        return msgspec.structs.replace(self, messages=[*messages, AssistantMessage(content=text.rstrip())])
 
 
 def chat_request(prompt_or_request: str | ChatRequest | None, fields: dict[str, Any]) -> ChatRequest:

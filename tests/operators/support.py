@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
+import reactivex
 from reactivex import Observable, abc
+from reactivex.disposable import Disposable, SerialDisposable
 from reactivex.testing import ReactiveTest, TestScheduler
 from reactivex.testing.subscription import Subscription
 
@@ -31,11 +34,67 @@ def play(
 ) -> tuple[list[Notification], tuple[int, int]]:
     """What the operator says when, for a cold source that says this; and when it was subscribed and left."""
     scheduler = TestScheduler()
-    cold = scheduler.create_cold_observable(*(_recorded(at, what) for at, what in source))
+    cold = scheduler.create_cold_observable(*(recorded(at, what) for at, what in source))
     observer = scheduler.start(lambda: cold.pipe(operator), disposed=_SUBSCRIBED + disposed)
     heard = [(_at(m.time), _told(m.value)) for m in observer.messages]
     subscription: Subscription = cold.subscriptions[0]
     return heard, (_at(subscription.subscribe), _at(subscription.unsubscribe))
+
+
+class Clock(TestScheduler):
+    """Virtual time that knows which timers wait in it."""
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timers = set[object]()
+
+    @property
+    def ms(self) -> int:
+        return round(self.to_seconds(self.now) * 1000)
+
+    def pass_ms(self, ms: int) -> None:
+        self.advance_by(ms / 1000)
+
+    def schedule_relative(self, duetime: Any, action: Any, state: Any = None) -> abc.DisposableBase:
+        timer = SerialDisposable()
+        self.timers.add(timer)
+
+        def due(scheduler: abc.SchedulerBase, state: Any = None) -> Any:
+            self.timers.discard(timer)
+            return action(scheduler, state)
+
+        timer.disposable = super().schedule_relative(duetime, due, state)
+
+        def cancel() -> None:
+            self.timers.discard(timer)
+            timer.dispose()
+
+        return Disposable(cancel)
+
+
+def play_all(
+    build: Callable[[list[Observable[ChatChunk]]], Observable[T]],
+    *sources: Sequence[Notification],
+    disposed: int = 800,
+) -> tuple[list[Notification], list[list[tuple[int, int]]]]:
+    """The same for what is built of several cold sources; and when each of them was subscribed and left."""
+    scheduler = TestScheduler()
+    cold = [scheduler.create_cold_observable(*(recorded(at, what) for at, what in source)) for source in sources]
+    observer = scheduler.start(lambda: build([*cold]), disposed=_SUBSCRIBED + disposed)
+    heard = [(_at(m.time), _told(m.value)) for m in observer.messages]
+    return heard, [[(_at(one.subscribe), _at(one.unsubscribe)) for one in source.subscriptions] for source in cold]
+
+
+def noting(note: Callable[[], object], source: Observable[T]) -> Observable[T]:
+    """The source, and a note of each time that it is subscribed."""
+
+    def start(_: abc.SchedulerBase) -> Observable[T]:
+        note()
+        return source
+
+    return reactivex.defer(start)
 
 
 def subscribed_scheduler(operator: Operator[ChatChunk, Any]) -> tuple[abc.SchedulerBase, abc.SchedulerBase | None]:
@@ -51,7 +110,7 @@ def subscribed_scheduler(operator: Operator[ChatChunk, Any]) -> tuple[abc.Schedu
     return given, reached[0]
 
 
-def _recorded(at: int, what: Any) -> Any:
+def recorded(at: int, what: Any) -> Any:
     if isinstance(what, Exception):
         return ReactiveTest.on_error(at, what)
     return ReactiveTest.on_completed(at) if what is None else ReactiveTest.on_next(at, what)

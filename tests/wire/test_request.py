@@ -496,3 +496,24 @@ def test_a_conversation_of_plain_dicts_arrives_as_it_was_written(conversation: l
 @given(unknown)
 def test_extra_fields_arrive_as_they_were_written(extra: dict[str, Any]) -> None:
     assert body(request(extra=extra)) == {"messages": ASK, "stream": True} | extra
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [AssistantMessage(content="Sure: "), {"role": "assistant", "content": "Sure: "}],
+    ids=["struct", "dict"],
+)
+def test_a_request_continued_ends_with_the_beginning_of_its_answer(begun: Any) -> None:
+    plain = ChatRequest(messages=[UserMessage("hi")], model="a/b", temperature=0.5)
+    prefilled = ChatRequest(messages=[UserMessage("hi"), begun])
+
+    assert plain.continued("one two").messages == [UserMessage("hi"), AssistantMessage(content="one two")]
+    assert plain.continued("one two").temperature == 0.5
+    assert prefilled.continued("one").messages == [UserMessage("hi"), AssistantMessage(content="Sure: one")]
+    assert len(plain.messages) == 1
+
+
+def test_a_request_continued_does_not_end_with_white_space() -> None:
+    request = ChatRequest(messages=[UserMessage("hi")])
+
+    assert request.continued("one two \n\n").messages[-1] == AssistantMessage(content="one two")
