@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,15 +10,21 @@ import msgspec
 from msgspec import Struct
 
 from rxrouter._errors import ChunkDecodeError
-from rxrouter._wire.json import as_list, as_object, without_nulls
+from rxrouter._wire.json import Received, as_list, as_object, converted, without_nulls
 
 # Where a wrong type is fatal: what is said, and to whom, could not be told from it.
 _VITAL = {
     *("choices", "index", "delta", "content", "refusal", "reasoning", "reasoning_content"),
     *("tool_calls", "function", "name", "arguments", "finish_reason"),
 }
-_WRONG_FIELDS = 8  # that many are passed over in one chunk
-_PATH = re.compile(r"\.(\w+)|\[(\d+)\]")
+
+# Which kind a delta is of, by whether it has content, reasoning, a refusal, pieces of tool calls; else it is of none.
+_KINDS = {
+    (True, False, False, False): "content",
+    (False, True, False, False): "reasoning",
+    (False, False, True, False): "refusal",
+    (False, False, False, True): "tool_calls",
+}
 
 # Fields are declared in the order of the wire: msgspec looks for a key first where the last one was found.
 # Lists and deltas are never None, so that nobody has to ask; `decode_odd` takes the nulls that senders put there. An
@@ -102,14 +107,7 @@ class Usage(Struct, gc=False, omit_defaults=True):
     server_tool_use: dict[str, Any] | None = None  # its name in OpenRouter's prose
 
 
-class _Received:
-    """Holds the bytes a value was decoded from; a slot beside the struct's fields, so no JSON key can set it."""
-
-    __slots__ = ("received",)
-    received: bytes
-
-
-class ChatChunk(_Received, Struct, gc=False, omit_defaults=True):
+class ChatChunk(Received, Struct, gc=False, omit_defaults=True):
     """One decoded chunk; unknown keys are in `raw`."""
 
     id: str | None = None
@@ -128,14 +126,6 @@ class ChatChunk(_Received, Struct, gc=False, omit_defaults=True):
     alignment: Any = None
     safeguard_results: Any = None
 
-    @property
-    def raw(self) -> bytes:
-        """The event's JSON as received, byte for byte; of a chunk made by hand, its JSON."""
-        try:
-            return self.received
-        except AttributeError:
-            return msgspec.json.encode(self)
-
 
 def decode_odd(data: bytes) -> ChatChunk:
     """A chunk from JSON that the strict decoder refused: nulls for lists, numbers as strings, content in parts.
@@ -148,7 +138,7 @@ def decode_odd(data: bytes) -> ChatChunk:
         if not isinstance(value, dict):
             raise ChunkDecodeError(f"expected an object, got {type(value).__name__}", data)
         _take_apart(as_object(value))
-        chunk = _convert(value)
+        chunk = converted(value, ChatChunk, _VITAL)
     except (ValueError, RecursionError) as error:
         raise ChunkDecodeError(str(error), data) from error
     chunk.received = data
@@ -166,23 +156,6 @@ def _loads(data: bytes) -> Any:
         except ValueError:
             raise refused from None
         return msgspec.json.decode(value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
-
-
-def _convert(value: Any) -> ChatChunk:
-    """The chunk, without fields of the wrong type where the answer does not depend on them: `raw` still has them."""
-    for _ in range(_WRONG_FIELDS):
-        try:
-            return msgspec.convert(value, ChatChunk, strict=False)
-        except msgspec.ValidationError as error:
-            path = [name or int(index) for name, index in _PATH.findall(str(error).rpartition(" - at `$")[2])]
-            names = [step for step in path if isinstance(step, str)]
-            if not names or names[-1] in _VITAL:
-                raise
-            holder = value
-            for step in path[:-1]:
-                holder = holder[step]
-            del holder[path[-1]]  # the field, or the one element of a list
-    return msgspec.convert(value, ChatChunk, strict=False)
 
 
 def require_chunk(chunk: ChatChunk) -> None:
@@ -247,26 +220,34 @@ def _texts(part: Any, name: str) -> list[str]:
 
 def merge_key(chunk: ChatChunk) -> tuple[object, ...] | None:
     """What two adjacent chunks must share to be one: head, choice, and the one kind of content; None for structure."""
-    rare = (chunk.usage, chunk.error, chunk.debug, chunk.openrouter_metadata, chunk.alignment, chunk.safeguard_results)
-    if len(chunk.choices) != 1 or any(x is not None for x in rare):
+    if len(chunk.choices) != 1:
         return None
-    head = (chunk.id, chunk.model, chunk.provider, chunk.created, chunk.system_fingerprint, chunk.service_tier)
     choice = chunk.choices[0]
     delta = choice.delta
-    structure = (choice.finish_reason, choice.native_finish_reason, choice.logprobs, choice.error, delta.audio)
-    if any(x is not None for x in structure) or delta.annotations or delta.images:
+    reasoning = delta.reasoning or delta.reasoning_content or delta.reasoning_details
+    kind = _KINDS.get((bool(delta.content), bool(reasoning), bool(delta.refusal), bool(delta.tool_calls)))
+    if kind is None or not _is_content_only(chunk, choice, delta):
         return None
-    kinds = [
-        kind
-        for kind, there in (
-            ("content", delta.content),
-            ("reasoning", delta.reasoning or delta.reasoning_content or delta.reasoning_details),
-            ("refusal", delta.refusal),
-            ("tool_calls", delta.tool_calls),
-        )
-        if there
-    ]
-    return (*head, choice.index, kinds[0]) if len(kinds) == 1 else None
+    head = (chunk.id, chunk.model, chunk.provider, chunk.created, chunk.system_fingerprint, chunk.service_tier)
+    return (*head, choice.index, kind)
+
+
+def _is_content_only(chunk: ChatChunk, choice: Choice, delta: Delta) -> bool:
+    return (
+        choice.finish_reason is None
+        and choice.native_finish_reason is None
+        and choice.logprobs is None
+        and choice.error is None
+        and not delta.annotations
+        and not delta.images
+        and delta.audio is None
+        and chunk.usage is None
+        and chunk.error is None
+        and chunk.openrouter_metadata is None
+        and chunk.debug is None
+        and chunk.alignment is None
+        and chunk.safeguard_results is None
+    )
 
 
 def merge(chunks: list[ChatChunk]) -> ChatChunk:
@@ -286,3 +267,27 @@ def merge(chunks: list[ChatChunk]) -> ChatChunk:
         tool_calls=[call for d in deltas for call in d.tool_calls] or (),
     )
     return msgspec.structs.replace(first, choices=[Choice(first.choices[0].index, delta)])
+
+
+def text_of(chunk: ChatChunk, key: tuple[object, ...]) -> str:
+    """What a chunk with this `merge_key` says."""
+    kind, delta = key[-1], chunk.choices[0].delta
+    if kind == "content":
+        return delta.content or ""
+    if kind == "reasoning":
+        return reasoning_of(delta) or ""
+    if kind == "refusal":
+        return delta.refusal or ""
+    return "".join(call.function.arguments or "" for call in delta.tool_calls)
+
+
+def split(chunk: ChatChunk, key: tuple[object, ...], at: int) -> tuple[ChatChunk, ChatChunk]:
+    """Two chunks that say what one says: the first its text up to character `at`, and all else; the second the rest."""
+    kind, choice, text = str(key[-1]), chunk.choices[0], text_of(chunk, key)
+    # Under its other name, the first would still say all of the reasoning.
+    first = msgspec.structs.replace(choice.delta, **({"reasoning_content": None} | {kind: text[:at]}))
+    rest = msgspec.structs.replace(Delta(), **{kind: text[at:]})
+    return (
+        msgspec.structs.replace(chunk, choices=[Choice(choice.index, first)]),
+        msgspec.structs.replace(chunk, choices=[Choice(choice.index, rest)]),
+    )

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given, strategies as st
+from reactivex import Subject
+from reactivex.scheduler import TimeoutScheduler
+
+from rxrouter import ChatChunk, Delta
+from rxrouter.operators import coalesce, text
+from tests.operators.display import (
+    Arrival,
+    Clock,
+    arrivals,
+    assert_honest,
+    assert_prompt,
+    assert_same_answer,
+    assert_silent_after_leaving,
+    chunk_arrivals,
+    gaps,
+    show,
+)
+from tests.operators.support import chunk, subscribed_scheduler
+from tests.source.test_backpressure import flooded, paused, words
+
+settings = st.tuples(st.sampled_from([0.0, 0.02, 0.05, 1.0]), st.sampled_from([1, 3, 1024]))
+
+
+@given(arrivals, settings)
+def test_coalesce_says_all_of_it_once_in_whole_clusters_and_ends_as_the_source_does(
+    arrival: Arrival, setting: tuple[float, int]
+) -> None:
+    assert_honest(arrival, show(coalesce(*setting), arrival))
+
+
+@given(arrivals, settings)
+def test_coalesce_holds_a_whole_cluster_no_longer_than_its_seconds(
+    arrival: Arrival, setting: tuple[float, int]
+) -> None:
+    assert_prompt(arrival, show(coalesce(*setting), arrival), setting[0])
+
+
+@given(arrivals, settings, st.integers(1, 4), gaps)
+def test_coalesce_is_silent_after_it_was_left(
+    arrival: Arrival, setting: tuple[float, int], values: int, at: float
+) -> None:
+    assert_silent_after_leaving(coalesce(*setting), arrival, values, at)
+
+
+@given(chunk_arrivals, settings)
+def test_coalesced_chunks_are_the_same_answer(arrival: Arrival, setting: tuple[float, int]) -> None:
+    assert_same_answer(arrival, show(coalesce(*setting), arrival))
+
+
+@given(arrivals)
+def test_coalesce_has_a_timer_for_deltas_and_none_for_what_may_go_on(arrival: Arrival) -> None:
+    shown = show(coalesce(), arrival)
+
+    assert {timer.at for timer in shown.timers} <= {at for at, value in arrival.values if value}
+
+
+def test_coalesce_joins_what_comes_within_its_seconds_of_the_first() -> None:
+    arrival = Arrival([(0.0, "a"), (0.02, "b"), (0.04, "c\n"), (0.06, "d\n")], end=9.0)
+
+    assert show(coalesce(), arrival).values == [(0.05, "abc\n"), (0.11, "d\n")]
+
+
+def test_coalesce_keeps_what_may_go_on_for_as_long_as_the_stream_is_silent() -> None:
+    arrival = Arrival([(0.0, "e"), (100.0, "\u0301t"), (101.0, "é")], end=200.0)
+
+    assert show(coalesce(), arrival).values == [(100.05, "e\u0301"), (101.05, "t"), (200.0, "é")]
+
+
+def test_coalesce_emits_at_once_what_has_its_characters_and_then_waits_anew() -> None:
+    arrival = Arrival([(0.0, "ab"), (0.01, "c\n"), (0.02, "d\n")], end=9.0)
+
+    assert show(coalesce(0.05, 4), arrival).values == [(0.01, "abc\n"), (0.07, "d\n")]
+
+
+def test_coalesce_passes_a_chunk_that_is_alone_as_it_came() -> None:
+    line, last = chunk({"content": "Hi\n"}), chunk({"content": "Ho"})
+
+    (_, first), (_, second) = show(coalesce(), Arrival([(0.0, line), (1.0, last)], end=1.01)).values
+
+    assert first is line
+    assert second is last
+
+
+def test_coalesce_cuts_a_thought_in_two_that_say_no_word_twice() -> None:
+    details = [{"type": "reasoning.text", "text": "Hm", "index": 0}]
+    thought = chunk({"role": "assistant", "reasoning_content": "Hm", "reasoning_details": details})
+
+    (_, first), (_, rest) = show(coalesce(), Arrival([(0.0, thought)], end=1.0)).values
+
+    assert first.choices[0].delta == Delta(role="assistant", reasoning="H", reasoning_details=details)
+    assert rest.choices[0].delta == Delta(reasoning="m")
+    assert (first.id, rest.id) == (thought.id, thought.id)
+
+
+def test_coalesce_of_nothing_is_nothing() -> None:
+    assert show(coalesce(), Arrival([(0.0, ""), (1.0, "")], end=2.0)).values == []
+    assert show(coalesce(), Arrival([(0.0, "")], end=2.0)).timers == []
+
+
+def test_coalesce_keeps_the_order_when_a_value_makes_the_source_say_more() -> None:
+    source, clock = Subject[str](), Clock()
+    got: list[str] = []
+
+    def on_next(value: str) -> None:
+        got.append(value)
+        if len(got) == 1:
+            source.on_next("X")
+
+    source.pipe(coalesce(9, 2)).subscribe(on_next, scheduler=clock)
+    source.on_next("abc")
+    source.on_completed()
+
+    assert got == ["ab", "c", "X"]
+
+
+def test_coalesce_keeps_kinds_apart_when_a_value_makes_the_source_say_more_of_another() -> None:
+    source, clock = Subject[ChatChunk](), Clock()
+    got: list[ChatChunk] = []
+    thought, word, no = chunk({"reasoning": "Hm"}), chunk({"content": "Hi"}), chunk({"refusal": "No"})
+
+    def on_next(value: ChatChunk) -> None:
+        got.append(value)
+        if value is thought:
+            source.on_next(no)
+
+    source.pipe(coalesce()).subscribe(on_next, scheduler=clock)
+    source.on_next(thought)
+    source.on_next(word)
+    source.on_completed()
+
+    assert got == [thought, word, no]
+
+
+def test_coalesce_without_a_scheduler_takes_the_default_and_keeps_its_threads_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, clock = Subject[str](), Clock()
+    monkeypatch.setattr(TimeoutScheduler, "singleton", lambda: clock)
+    free: list[bool] = []
+
+    def on_next(_: str) -> None:
+        with ThreadPoolExecutor(1) as another:
+            free.append(another.submit(source.lock.acquire, blocking=False).result())
+
+    source.pipe(coalesce()).subscribe(on_next)
+    source.on_next("Hello")
+    clock.start()
+
+    assert free == [False]
+
+
+def test_coalesce_hands_the_scheduler_up() -> None:
+    given_scheduler, reached = subscribed_scheduler(coalesce())
+
+    assert reached is given_scheduler
+
+
+@pytest.mark.parametrize(("seconds", "chars"), [(-1, 1), (float("nan"), 1), (1, 0)])
+def test_coalesce_refuses_what_makes_no_sense(seconds: float, chars: int) -> None:
+    with pytest.raises(ValueError, match=r"seconds|chars"):
+        coalesce(seconds, chars)
+
+
+async def test_slow_reader_pauses_the_server_through_coalesce() -> None:
+    async with flooded() as (client, simulator):
+        reader = client.chat("hi").pipe(text(), coalesce()).iterate(high=8, low=2)
+
+        first = await anext(reader)
+        await paused(simulator.exchanges[0])
+        rest = [value async for value in reader]
+
+        assert "".join([first, *rest]) == "".join(words())
