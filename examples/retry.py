@@ -1,38 +1,46 @@
-"""Try again after what may pass, and only that; not after words were shown.
+"""Try again what may pass, and only that; an answer that was cut in the middle begins anew, and says so.
 
 Prints:
-    HTTP 429: Rate limit exceeded; again in 0.1 s
     2 requests: Once upon a time …
-    HTTP 401: Missing Authentication header; no use in trying again
+    HTTP 401: Missing Authentication header; 1 request
+    Once upon a ⟲ Once upon a time …
 """
 
-import reactivex as rx
-from reactivex import Observable, operators as ops
+from reactivex import operators as ops
 
-from rxrouter import ChatCompletion, OpenRouter, StatusError, is_transient
-from rxrouter.operators import completion
-from rxrouter.testing import Exchange, Reply, Simulator, answer
+from rxrouter import ChatChunk, OpenRouter, Restarted, RetryPolicy, StatusError
+from rxrouter.operators import completion, retry_transient
+from rxrouter.testing import Act, Exchange, Reply, Simulator, answer
 
 BUSY = Reply.error(429, "Rate limit exceeded", headers={"Retry-After": "0.1"})
+CUT = Reply([*answer()[:6], Act.CUT])
+shown: list[str] = []
 
 
-def once_more(error: Exception, source: Observable[ChatCompletion]) -> Observable[ChatCompletion]:
-    """The same stream again, when the server says, if there is hope; `completion()` has shown nothing so far."""
-    if not is_transient(error):
-        print(f"{error}; no use in trying again")
-        return rx.throw(error)
-    pause = error.retry_after if isinstance(error, StatusError) and error.retry_after else 1.0
-    print(f"{error}; again in {pause:g} s")
-    return source.pipe(ops.delay_subscription(pause))
+def failing_first(failure: Reply) -> Simulator:
+    """A server that answers its first request like this, and then as it should."""
+    return Simulator(lambda exchange: failure if is_first(exchange) else Reply.of(answer()))
 
 
-def first_busy(exchange: Exchange) -> Reply:
-    """A server that has no time at first."""
-    return BUSY if exchange is offline.exchanges[0] else Reply.of(answer())
+def is_first(exchange: Exchange) -> bool:
+    """Whether nobody has asked before."""
+    return exchange is offline.exchanges[0]
 
 
-with Simulator(first_busy) as offline, OpenRouter(base_url=offline.base_url) as client:
-    whole = client.chat("Tell me a story about AI").pipe(completion(), ops.catch(once_more)).run()
+def show(chunk: ChatChunk) -> None:
+    """What a screen does: where the answer begins anew, it takes back what it has shown."""
+    shown.append(" ⟲ " if isinstance(chunk, Restarted) else "".join(c.delta.content or "" for c in chunk.choices))
+
+
+with failing_first(BUSY) as offline, OpenRouter(base_url=offline.base_url) as client:
+    whole = client.chat("Tell me a story about AI").pipe(retry_transient(), completion()).run()
     print(f"{len(offline.exchanges)} requests: {whole.text[:16]} …")
 with Simulator(fault="401") as offline, OpenRouter(base_url=offline.base_url) as client:
-    client.chat("Hi").pipe(completion(), ops.catch(once_more), ops.on_error_resume_next(rx.of(None))).run()
+    try:
+        client.chat("Hi").pipe(retry_transient(), completion()).run()
+    except StatusError as error:
+        print(f"{error}; {len(offline.exchanges)} request")
+with failing_first(CUT) as offline, OpenRouter(base_url=offline.base_url) as client:
+    begin_anew = retry_transient(RetryPolicy(first_delay=0.1, after_content="restart"))
+    client.chat("Tell me a story about AI").pipe(begin_anew, ops.do_action(show), completion()).run()
+    print("".join(shown)[:30], "…")
