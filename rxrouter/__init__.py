@@ -6,14 +6,19 @@ ChatRequest ─POST─▶ blocks ─▶ ServerSentEvent ─▶ ChatChunk ─▶ 
 The names below stand in the order of this flow.
 """
 
-from rxrouter._consume import Iteration, Overflow, Subscription, for_each, iterate
+from rxrouter._consume import Iteration, Subscription, for_each, iterate
 from rxrouter._errors import (
+    AnswerDecodeError,
     APIError,
+    BudgetExceededError,
     ChunkDecodeError,
     ClientClosedError,
     ConnectTimeoutError,
+    ContentTimeoutError,
     ContentTypeError,
+    ContinuationRefusedError,
     EventTooLargeError,
+    GuardError,
     IncompleteToolCallError,
     ProtocolError,
     RouterError,
@@ -25,9 +30,12 @@ from rxrouter._errors import (
     TruncatedStreamError,
     is_transient,
 )
+from rxrouter._limiter import Limiter
+from rxrouter._queue import Overflow
 from rxrouter._source.client import OpenRouter
 from rxrouter._source.observable import LoopObservable
-from rxrouter._source.post import Timeouts
+from rxrouter._source.request import Timeouts
+from rxrouter._wire.account import Credits, Generation, Key, Model, Receipt
 from rxrouter._wire.chunk import ChatChunk, Choice, Delta, FunctionDelta, ToolCallDelta, Usage
 from rxrouter._wire.completion import ChatCompletion, CompletionChoice
 from rxrouter._wire.media import Audio, Citation, Image
@@ -48,11 +56,14 @@ from rxrouter._wire.message import (
 from rxrouter._wire.request import ChatRequest, Function, FunctionTool, Provider, Reasoning, ResponseFormat, ServerTool
 from rxrouter._wire.restarted import Restarted
 from rxrouter._wire.sse import Comment, ServerSentEvent, SSEParser
+from rxrouter.operators._retry_policy import RetryPolicy
 
 __all__ = [
     # what goes up
     "OpenRouter",
     "Timeouts",
+    "RetryPolicy",
+    "Limiter",
     "ChatRequest",
     "SystemMessage",
     "DeveloperMessage",
@@ -89,6 +100,11 @@ __all__ = [
     "Image",
     "Audio",
     "Restarted",
+    "Receipt",
+    "Model",
+    "Generation",
+    "Key",
+    "Credits",
     # leaving Rx
     "Subscription",
     "iterate",
@@ -100,6 +116,7 @@ __all__ = [
     "TransportError",
     "ConnectTimeoutError",
     "SilenceTimeoutError",
+    "ContentTimeoutError",
     "APIError",
     "StatusError",
     "StreamError",
@@ -108,7 +125,11 @@ __all__ = [
     "EventTooLargeError",
     "TruncatedStreamError",
     "ChunkDecodeError",
+    "AnswerDecodeError",
     "IncompleteToolCallError",
+    "BudgetExceededError",
+    "GuardError",
+    "ContinuationRefusedError",
     "ClientClosedError",
     "SlowReaderError",
     "is_transient",

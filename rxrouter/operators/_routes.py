@@ -47,6 +47,17 @@ class Leading(Generic[T]):
             self._observer.on_next(value)
 
 
+def require_sources(sources: Sequence[object]) -> None:
+    """Refuses what can't be subscribed, where it is written and not when it would be needed.
+
+    Raises:
+        TypeError: one is no Observable.
+    """
+    for source in sources:
+        if not isinstance(source, abc.ObservableBase):
+            raise TypeError(f"the other sources are Observables, not {type(source).__name__}")
+
+
 def may_be_helped(error: Exception) -> bool:
     """Whether another source (model, provider, key) may do better; not where it was the reader's side that ended it."""
     return isinstance(error, RouterError) and not isinstance(error, ClientClosedError | BudgetExceededError)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import assert_type
+from typing import Any, assert_type
 
 from reactivex import Observable, operators as ops
 
@@ -13,11 +13,18 @@ from rxrouter import (
     ChatRequest,
     Citation,
     Comment,
+    Credits,
+    Generation,
     Image,
     Iteration,
+    Key,
+    Limiter,
     LoopObservable,
+    Model,
     OpenRouter,
     Overflow,
+    Receipt,
+    RetryPolicy,
     ServerSentEvent,
     SSEParser,
     Subscription,
@@ -31,15 +38,35 @@ from rxrouter import (
     iterate,
 )
 from rxrouter.operators import (
+    INTERACTIVE,
+    Loss,
+    Meter,
     Operator,
+    Spent,
     audio,
+    budget,
     citations,
+    coalesce,
     completion,
+    continue_from_partial,
+    fallback,
+    guard,
+    hedge,
     images,
+    json_items,
+    limit,
+    meter,
+    partial_json,
     reasoning,
+    record_marbles,
     refusal,
+    retry_transient,
+    sentences,
+    share_generation,
+    smooth,
     snapshots,
     text,
+    timeouts,
     tool_call_deltas,
     tool_calls,
     usage,
@@ -58,8 +85,89 @@ def operators(chunks: Observable[ChatChunk]) -> None:
     assert_type(usage(), Operator[ChatChunk, Usage])
     assert_type(completion(), Operator[ChatChunk, ChatCompletion])
     assert_type(snapshots(), Operator[ChatChunk, ChatCompletion])
+    assert_type(chunks.pipe(record_marbles("run.svg")), Observable[ChatChunk])
+    assert_type(chunks.pipe(text(), record_marbles(print)), Observable[str])
+    assert_type(chunks.pipe(partial_json(Usage)), Observable[Usage])
+    assert_type(chunks.pipe(text(), partial_json(list[Usage])), Observable[list[Usage]])
+    assert_type(chunks.pipe(partial_json(tool_call=0)), Observable[Any])
+    assert_type(chunks.pipe(text(), partial_json(Usage | None)), Observable[Any])
+    assert_type(chunks.pipe(json_items("/steps", type=Usage)), Observable[Usage])
+    assert_type(chunks.pipe(text(), json_items()), Observable[Any])
+    citations_as_json = chunks.pipe(citations())
+    citations_as_json.pipe(partial_json())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    json_items(type=Usage, path=5)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
+    record_marbles(5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     assert_type(chunks.pipe(text()), Observable[str])
     text(1)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+
+
+def display(chunks: LoopObservable[ChatChunk], words: Observable[str], numbers: Observable[int]) -> None:
+    assert_type(chunks.pipe(coalesce()), LoopObservable[ChatChunk])
+    assert_type(chunks.pipe(text(), coalesce(0.033, 4096)), LoopObservable[str])
+    assert_type(chunks.pipe(smooth(lag=0.5, frame=1 / 60), completion()), LoopObservable[ChatCompletion])
+    assert_type(chunks.pipe(text(), smooth()), LoopObservable[str])
+    assert_type(words.pipe(coalesce(), smooth()), Observable[str])
+    assert_type(chunks.pipe(sentences()), LoopObservable[str])
+    assert_type(words.pipe(smooth(), sentences()), Observable[str])
+    numbers.pipe(smooth())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    numbers.pipe(sentences())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    smooth(0.5)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+
+
+def time_and_retries(client: OpenRouter, chunks: LoopObservable[ChatChunk], words: Observable[str]) -> None:
+    assert_type(chunks.pipe(timeouts(first_content=30, content=10.5, total=300)), LoopObservable[ChatChunk])
+    assert_type(chunks.pipe(timeouts(**INTERACTIVE | {"total": 60}), retry_transient()), LoopObservable[ChatChunk])
+    assert_type(chunks.pipe(retry_transient(RetryPolicy(attempts=5)), timeouts(total=9), text()), LoopObservable[str])
+    assert_type(words.pipe(timeouts(content=1), retry_transient()), Observable[str])
+    timeouts(30)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    RetryPolicy(after_content="ignore")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+    def go_on(partial: ChatCompletion) -> Observable[ChatChunk]:
+        return client.chat(messages=[UserMessage("hi"), partial.message])
+
+    assert_type(continue_from_partial(go_on), Operator[ChatChunk, ChatChunk])
+    assert_type(chunks.pipe(continue_from_partial(policy=RetryPolicy()), text()), LoopObservable[str])
+    continue_from_partial(text)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+def measuring(chunks: LoopObservable[ChatChunk], words: Observable[str]) -> None:
+    assert_type(meter(), Operator[ChatChunk, Meter])
+    assert_type(meter(print), Operator[ChatChunk, ChatChunk])
+    assert_type(chunks.pipe(meter()), LoopObservable[Meter])
+    assert_type(chunks.pipe(meter(print), text()), LoopObservable[str])
+    assert_type(budget(cost=0.5, tokens=1_000, price=2e-6, count=len, spent=Spent()), Operator[ChatChunk, ChatChunk])
+    budget(0.5)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+
+    def check(seen: str) -> str | None:
+        return "***" if "secret" in seen else None
+
+    assert_type(chunks.pipe(guard(check, hold_back=5)), LoopObservable[ChatChunk])
+    assert_type(chunks.pipe(guard(check, hold_back=5), text()), LoopObservable[str])
+    assert_type(words.pipe(guard(str.upper, hold_back=5)), Observable[str])
+    guard(len, hold_back=5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+def routes_and_load(chunks: LoopObservable[ChatChunk], plain: Observable[ChatChunk], words: Observable[str]) -> None:
+    def lost(loss: Loss) -> None:
+        assert_type(loss.generation_ids, tuple[str, ...])
+
+    assert_type(chunks.pipe(fallback(plain, chunks, cooldown=30)), LoopObservable[ChatChunk])
+    assert_type(chunks.pipe(text(), fallback(words)), LoopObservable[str])
+    assert_type(chunks.pipe(hedge(plain, chunks, delay=2, on_loss=lost)), LoopObservable[ChatChunk])
+    assert_type(words.pipe(hedge(words, delay=2)), Observable[str])
+    assert_type(chunks.pipe(limit(Limiter(streams=4), tokens=500)), LoopObservable[ChatChunk])
+    assert_type(plain.pipe(limit(Limiter(4)), fallback(plain), text(), limit(Limiter(4))), Observable[str])
+    OpenRouter(limiter=Limiter(4, requests_per_minute=20, tokens_per_minute=100_000, tokens_per_request=500))
+    hedge(plain)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    fallback("a/b")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    limit(4)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    Limiter(requests_per_minute=0.5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+def sharing(chunks: LoopObservable[ChatChunk]) -> None:
+    assert_type(chunks.pipe(share_generation()), LoopObservable[ChatChunk])
+    assert_type(chunks.pipe(text(), share_generation("all", grace=5)), LoopObservable[str])
+    share_generation("some")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
 async def leaving_rx(client: OpenRouter) -> None:
@@ -81,6 +189,16 @@ async def leaving_rx(client: OpenRouter) -> None:
 
     await for_each(chunks.pipe(text()), show)
     await for_each(chunks, show)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+async def account(client: OpenRouter) -> None:
+    assert_type(client.models(), LoopObservable[Model])
+    assert_type(await client.generation("gen-1"), Generation)
+    assert_type(await client.key(), Key)
+    assert_type(client.credits().run(), Credits)
+    async for receipt in client.receipts:
+        assert_type(receipt, Receipt)
+        assert_type(receipt.cost, float | None)
 
 
 def values(answer: ChatCompletion, chunk: ChatChunk) -> None:
