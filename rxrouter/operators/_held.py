@@ -14,14 +14,13 @@ from reactivex.scheduler import TimeoutScheduler
 
 from rxrouter._wire.chunk import ChatChunk, merge, merge_key, split, text_of
 from rxrouter._wire.graphemes import whole
-from rxrouter.operators._types import Operator
 
 T = TypeVar("T", str, ChatChunk)
 
 _STRING = ("string",)  # where a chunk has its merge key
 
 
-def held(make: Callable[[abc.ObserverBase[Any], abc.SchedulerBase], Held]) -> Operator[T, T]:
+def held(make: Callable[[abc.ObserverBase[Any], abc.SchedulerBase], Held]) -> Callable[[Observable[T]], Observable[T]]:
     """An operator that has a `Held` of its own for each subscription."""
 
     def operator(source: Observable[T]) -> Observable[T]:

@@ -1,4 +1,4 @@
-"""Operator: the type of what goes into `pipe`; and `fused`, which makes one of what it does with a value."""
+"""Operator: the type of what goes into `pipe`; and `fused`, which makes an operator of what it does with a value."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from reactivex import Observable, abc
 A = TypeVar("A")
 B = TypeVar("B")
 
+# Where nothing but what it is applied to says T, it is spelt out, Callable[[Observable[T]], Observable[T]]: of an
+# alias's T, mypy 2.4 makes Never.
 Operator: TypeAlias = Callable[[Observable[A]], Observable[B]]
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from reactivex import abc
+from reactivex import Observable, abc
 
 from rxrouter.operators._held import Held, T, held
-from rxrouter.operators._types import Operator
 
 
-def coalesce(seconds: float = 0.05, chars: int = 1024) -> Operator[T, T]:
+def coalesce(seconds: float = 0.05, chars: int = 1024) -> Callable[[Observable[T]], Observable[T]]:
     """Make one delta of those that come within moments: fewer frames to draw, to encode, to send.
 
     Marble:

@@ -16,13 +16,12 @@ from rxrouter._errors import GuardError
 from rxrouter._wire.chunk import ChatChunk, has_content
 from rxrouter._wire.restarted import Restarted
 from rxrouter.operators._progress import Progress
-from rxrouter.operators._types import Operator
 
 T = TypeVar("T", str, ChatChunk)
 Check = Callable[[str], str | None]
 
 
-def guard(check: Check, *, hold_back: int) -> Operator[T, T]:
+def guard(check: Check, *, hold_back: int) -> Callable[[Observable[T]], Observable[T]]:
     """Check text before it is let through: pass it, replace it, or cut the stream.
 
     Marble:

@@ -13,9 +13,7 @@ from rxrouter._limiter import Limiter
 T = TypeVar("T")
 
 
-def limit(
-    limiter: Limiter, *, tokens: int | None = None
-) -> Callable[[Observable[T]], Observable[T]]:  # not Operator[T, T]: mypy takes an alias's T for Never
+def limit(limiter: Limiter, *, tokens: int | None = None) -> Callable[[Observable[T]], Observable[T]]:
     """Subscribe the source only with a permit, which is held until the stream has ended or is disposed.
 
     Marble:

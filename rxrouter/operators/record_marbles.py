@@ -24,7 +24,7 @@ _log = logging.getLogger("rxrouter")
 
 def record_marbles(
     to: str | PathLike[str] | Callable[[str], object],
-) -> Callable[[Observable[T]], Observable[T]]:  # not Operator[T, T]: mypy takes an alias's T for Never
+) -> Callable[[Observable[T]], Observable[T]]:
     """Draw what came when, as an SVG on a true axis of time, and pass it through untouched.
 
     Marble:

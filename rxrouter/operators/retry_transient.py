@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 def retry_transient(
     policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
-) -> Callable[[Observable[T]], Observable[T]]:  # not Operator[T, T]: mypy takes an alias's T for Never
+) -> Callable[[Observable[T]], Observable[T]]:
     """Subscribe again, which sends and pays another request, after an error that may pass: 429, 5xx, a cut, silence.
 
     Marble:

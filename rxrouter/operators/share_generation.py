@@ -28,7 +28,7 @@ def share_generation(
     grace: float = 0.0,
     high: int = 1024,
     overflow: Overflow = Overflow.COALESCE,
-) -> Callable[[Observable[T]], Observable[T]]:  # not Operator[T, T]: mypy takes an alias's T for Never
+) -> Callable[[Observable[T]], Observable[T]]:
     """Give one answer to many readers: one POST, one bill, and nobody who raises, sleeps or leaves harms the others.
 
     The first reader subscribes the source. Those who come later get what they missed, then go on live, without gap or

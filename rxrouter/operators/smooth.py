@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
-from reactivex import abc
+from reactivex import Observable, abc
 
 from rxrouter._wire.chunk import ChatChunk
 from rxrouter._wire.graphemes import next_boundary
 from rxrouter._wire.restarted import Restarted
 from rxrouter.operators._clock import clock_of
 from rxrouter.operators._held import Held, T, held
-from rxrouter.operators._types import Operator
 
 _MOST = 1 << 14  # characters that wait: more than anyone reads in a second, and by them a slow reader pauses the source
 
 
-def smooth(*, lag: float = 0.25, frame: float = 1 / 30) -> Operator[T, T]:
+def smooth(*, lag: float = 0.25, frame: float = 1 / 30) -> Callable[[Observable[T]], Observable[T]]:
     """Show text at a steady pace, though it comes in bursts; the pace follows what waits.
 
     Marble:

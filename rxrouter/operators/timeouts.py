@@ -35,7 +35,7 @@ _AT_ONCE = 16  # POSTs whose pauses are looked at; nobody hedges with more
 
 def timeouts(
     *, first_content: float | None = None, content: float | None = None, total: float | None = None
-) -> Callable[[Observable[T]], Observable[T]]:  # not Operator[T, T]: mypy takes an alias's T for Never
+) -> Callable[[Observable[T]], Observable[T]]:
     """End a stream that brings no content in time; keep-alive comments, roles and empty deltas are none.
 
     Marble:

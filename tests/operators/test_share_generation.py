@@ -47,7 +47,7 @@ class Source:
 class Reader:
     """What one reader was told."""
 
-    def __init__(self, shared: Observable[Any], on_next: Callable[[Any], None] = lambda _: None) -> None:
+    def __init__(self, shared: Observable[Any], on_next: Callable[[Any], object] = lambda _: None) -> None:
         self.values: list[Any] = []
         self.endings: list[Exception | None] = []
 
