@@ -141,64 +141,32 @@ class _Call:
         )
 
 
-class _ChoiceFold:
-    """One choice in the making."""
+class _Rare:
+    """What most choices don't have."""
 
-    def __init__(self, index: int, chunk: int) -> None:
-        self.index = index
-        self.begun = chunk
-        self.text = _Text()
-        self.reasoning = _Text()
+    def __init__(self) -> None:
         self.refusal = _Text()
-        self.calls = _Log[_Call]()
-        self.calls_at: dict[int, _Call] = {}
         self.details = _Log[_Fields]()
         self.details_at: dict[str, _Fields] = {}
         self.annotations = _Log[dict[str, Any]]()
         self.images = _Log[dict[str, Any]]()
         self.audio = _Fields(_GROWING_AUDIO)
         self.logprobs: dict[str, _Log[Any]] = {}
-        self.finish_reason = _Log[str]()
-        self.native_finish_reason = _Log[str]()
 
     def add(self, choice: Choice, chunk: int) -> None:
-        if choice.finish_reason:
-            self.finish_reason.add(choice.finish_reason, chunk)
-        if choice.native_finish_reason:
-            self.native_finish_reason.add(choice.native_finish_reason, chunk)
         delta = choice.delta
-        if delta.content:
-            self.text.add(delta.content, chunk)
-        if reasoning := reasoning_of(delta):
-            self.reasoning.add(reasoning, chunk)
-        for call in delta.tool_calls:
-            self._add_call(call, chunk)
-        for detail in delta.reasoning_details:
-            self._add_detail(detail, chunk)
-        if choice.logprobs is not None:
-            self._add_logprobs(choice.logprobs, chunk)
-        self._add_rare(delta, chunk)
-
-    def _add_rare(self, delta: Delta, chunk: int) -> None:
         if delta.refusal:
             self.refusal.add(delta.refusal, chunk)
+        for detail in delta.reasoning_details:
+            self._add_detail(detail, chunk)
         for annotation in delta.annotations:
             self.annotations.add(annotation, chunk)
         for image in delta.images:
             self.images.add(image, chunk)
         if delta.audio is not None:
             self.audio.add(delta.audio, chunk)
-
-    def _add_call(self, piece: ToolCallDelta, chunk: int) -> None:
-        """By index; without one, the last; another id under the same index is another call (WIRE 4.5)."""
-        last = self.calls.values[-1] if self.calls.values else None
-        call = last if piece.index is None else self.calls_at.get(piece.index)
-        if call is None or call.is_other(piece):
-            call = _Call()
-            self.calls.add(call, chunk)
-            if piece.index is not None:
-                self.calls_at[piece.index] = call
-        call.add(piece, chunk)
+        if choice.logprobs is not None:
+            self._add_logprobs(choice.logprobs, chunk)
 
     def _add_detail(self, piece: dict[str, Any], chunk: int) -> None:
         """By type and index, where there is an index; the last signature that says something wins."""
@@ -220,21 +188,77 @@ class _ChoiceFold:
                 for item in as_list(items):
                     log.add(item, chunk)
 
+    def read(self, choice: CompletionChoice, upto: int) -> None:
+        """Sets what was told."""
+        choice.refusal = self.refusal.read(upto)
+        choice.reasoning_details = [detail.read(upto) for detail in self.details.all(upto)]
+        choice.annotations = self.annotations.all(upto)
+        choice.images = self.images.all(upto)
+        choice.audio = self.audio.read(upto) or None
+        choice.logprobs = {name: log.all(upto) for name, log in self.logprobs.items() if log.count(upto)} or None
+
+
+class _ChoiceFold:
+    """One choice in the making."""
+
+    def __init__(self, index: int, chunk: int) -> None:
+        self.index = index
+        self.begun = chunk
+        self.text = _Text()
+        self.reasoning = _Text()
+        self.calls = _Log[_Call]()
+        self.calls_at: dict[int, _Call] = {}
+        self.finish_reason = _Log[str]()
+        self.native_finish_reason = _Log[str]()
+        self.rare: _Rare | None = None
+
+    def add(self, choice: Choice, chunk: int) -> None:
+        if choice.finish_reason:
+            self.finish_reason.add(choice.finish_reason, chunk)
+        if choice.native_finish_reason:
+            self.native_finish_reason.add(choice.native_finish_reason, chunk)
+        delta = choice.delta
+        if delta.content:
+            self.text.add(delta.content, chunk)
+        if reasoning := reasoning_of(delta):
+            self.reasoning.add(reasoning, chunk)
+        for call in delta.tool_calls:
+            self._add_call(call, chunk)
+        if (
+            delta.reasoning_details
+            or delta.refusal
+            or delta.annotations
+            or delta.images
+            or delta.audio is not None
+            or choice.logprobs is not None
+        ):
+            if self.rare is None:
+                self.rare = _Rare()
+            self.rare.add(choice, chunk)
+
+    def _add_call(self, piece: ToolCallDelta, chunk: int) -> None:
+        """By index; without one, the last; another id under the same index is another call (WIRE 4.5)."""
+        last = self.calls.values[-1] if self.calls.values else None
+        call = last if piece.index is None else self.calls_at.get(piece.index)
+        if call is None or call.is_other(piece):
+            call = _Call()
+            self.calls.add(call, chunk)
+            if piece.index is not None:
+                self.calls_at[piece.index] = call
+        call.add(piece, chunk)
+
     def read(self, upto: int) -> CompletionChoice:
-        return CompletionChoice(
+        choice = CompletionChoice(
             index=self.index,
             text=self.text.read(upto),
             reasoning=self.reasoning.read(upto),
-            refusal=self.refusal.read(upto),
             tool_calls=[call.read(upto) for call in self.calls.all(upto)],
-            reasoning_details=[detail.read(upto) for detail in self.details.all(upto)],
-            annotations=self.annotations.all(upto),
-            images=self.images.all(upto),
-            audio=self.audio.read(upto) or None,
-            logprobs={name: log.all(upto) for name, log in self.logprobs.items() if log.count(upto)} or None,
             finish_reason=self.finish_reason.last(upto),
             native_finish_reason=self.native_finish_reason.last(upto),
         )
+        if self.rare is not None:
+            self.rare.read(choice, upto)
+        return choice
 
     def delta(self, choice: CompletionChoice) -> Choice:
         """What this choice has become, said at once."""
@@ -326,6 +350,7 @@ class _Snapshot(ChatCompletion):
         whole = answer.read(upto, "streaming")
         for field in self.__struct_fields__:
             setattr(self, field, getattr(whole, field))
+        del self.unread  # or a snapshot that is kept would keep all pieces of the answer
         return getattr(whole, name)
 
     def __copy__(self) -> ChatCompletion:
