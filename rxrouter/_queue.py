@@ -134,9 +134,8 @@ class Queue(Generic[T]):
             self._fail()
 
     def _hold(self, gates: list[Barrier]) -> None:
-        with (
-            self._lock
-        ):  # a reader on another thread may just have emptied the queue: then there is nothing to wait for
+        # A reader on another thread may just have emptied the queue: then there is nothing to wait for.
+        with self._lock:
             if len(self.items) >= self._high and not self._closed:
                 for gate in gates:
                     if gate not in self._held:

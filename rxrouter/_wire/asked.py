@@ -14,20 +14,14 @@ from rxrouter._wire.restarted import Restarted
 
 # Finish reasons that say: the model was done. OpenRouter's two, and those of servers that don't translate (WIRE 4.2).
 _COMPLETING = {
-    "tool_calls",
-    "stop",
-    "function_call",
-    "tool_use",
-    "end_turn",
-    "stop_sequence",
-    "complete",
-    "completed",
-    "eos",
+    *("tool_calls", "stop", "function_call", "tool_use", "end_turn"),
+    *("stop_sequence", "complete", "completed", "eos"),
 }
 # Reasons that say: it was not, whatever stands beside them (WIRE 9: finish "tool_calls", native "length").
 _CUT = re.compile(
-    r"length|max|limit|exceed|too_many|error|malformed|incomplete|cancel|abort|fail|interrupt|timeout|pause"
-    r"|safety|filter|refus|recitation|block|prohibited|spii|unexpected",
+    r"length|max|limit|exceed|too_many|truncat|incomplete|cancel|abort|kill|interrupt|pause|evict|timeout"
+    r"|error|fail|malformed|unexpected|overload|insufficient|resource|unavailable"
+    r"|safety|filter|refus|recitation|block|prohibited|spii|sensitive|flagged|guardrail|moderat|^other$",
     re.IGNORECASE,
 )
 _object = msgspec.json.Decoder(dict[str, object]).decode
@@ -43,6 +37,7 @@ class Asked:
     def __init__(self, choice: int) -> None:
         self.fold = CompletionFold()
         self.reasons: list[str] = []
+        self._completing = False
         self._choice = choice
 
     def add(self, chunk: ChatChunk) -> None:
@@ -51,8 +46,10 @@ class Asked:
         for part in chunk.choices:
             if part.index == self._choice:
                 self.reasons += filter(None, (part.finish_reason, part.native_finish_reason))
+                self._completing |= (part.finish_reason or "").lower() in _COMPLETING
         if not chunk.choices and isinstance(chunk, Restarted):
             self.reasons.clear()
+            self._completing = False
 
     def calls(self) -> list[ToolCall]:
         """All calls, as far as they were received."""
@@ -64,10 +61,9 @@ class Asked:
         for reason in self.reasons:
             if _CUT.search(reason):
                 return f"the answer ended by {reason!r}"
-        if not any(reason.lower() in _COMPLETING for reason in self.reasons):
-            last = f"{self.reasons[-1]!r} is no finish reason that is known to complete" if self.reasons else None
-            return last or "no finish reason"
-        return None
+        if self._completing:
+            return None
+        return f"no finish reason that completes among {self.reasons}" if self.reasons else "no finish reason"
 
 
 def is_whole(call: ToolCall) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -50,21 +51,15 @@ class CompletionChoice(Struct):
         )
 
 
-class _Unread:
-    """Where a snapshot keeps what it is read from; a slot beside the struct's fields."""
-
-    __slots__ = ("unread",)
-    unread: Any
-
-
-class ChatCompletion(_Unread, Struct):
+@dataclass(slots=True)
+class ChatCompletion:
     """All chunks of one generation folded; the properties speak of the first choice, which is mostly the only one."""
 
     id: str | None = None
     model: str | None = None
     provider: str | None = None
     created: int | float | None = None
-    choices: list[CompletionChoice] = []
+    choices: list[CompletionChoice] = field(default_factory=list[CompletionChoice])
     usage: Usage | None = None
     service_tier: str | None = None
     system_fingerprint: str | None = None

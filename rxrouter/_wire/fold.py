@@ -8,6 +8,7 @@ on.
 from __future__ import annotations
 
 from bisect import bisect_right
+from copy import copy
 from typing import Any, Generic, TypeVar
 
 from rxrouter._wire.chunk import ChatChunk, Choice, Delta, FunctionDelta, ToolCallDelta, reasoning_of
@@ -21,6 +22,7 @@ T = TypeVar("T")
 # Fields that grow, of a reasoning detail and of audio; all others are set by the piece that has them first (WIRE 4.4).
 _GROWING_DETAIL = {"text", "summary", "data"}
 _GROWING_AUDIO = {"data", "transcript"}
+_HEAD: tuple[str, ...] = ("id", "model", "provider", "created", "system_fingerprint")
 
 
 class _Log(Generic[T]):
@@ -52,22 +54,21 @@ class _Log(Generic[T]):
 class _Text(_Log[str]):
     """A text in pieces; read again, only what has come meanwhile is joined."""
 
-    __slots__ = ("_joined", "_whole")
+    __slots__ = ("_read",)
 
     def __init__(self) -> None:
         super().__init__()
-        self._whole = ""
-        self._joined = 0  # pieces that are in it
+        self._read = (0, "")  # so many pieces, joined; replaced at once, for readers may be on several threads
 
     def read(self, upto: int) -> str:
         count = self.count(upto)
-        if count < self._joined:
+        joined, text = self._read
+        if count < joined:
             return "".join(self.values[:count])
-        if count > self._joined:
-            whole, self._whole = self._whole, ""  # held by nobody else, CPython lets it grow in its place
-            whole += "".join(self.values[self._joined : count])
-            self._whole, self._joined = whole, count
-        return self._whole
+        if count > joined:
+            text += "".join(self.values[joined:count])
+            self._read = (count, text)
+        return text
 
 
 class _Fields:
@@ -240,11 +241,13 @@ class _ChoiceFold:
         """By index; without one, the last; another id under the same index is another call (WIRE 4.5)."""
         last = self.calls.values[-1] if self.calls.values else None
         call = last if piece.index is None else self.calls_at.get(piece.index)
-        if call is None or call.is_other(piece):
+        if call is not None and call.is_other(piece):
+            call = next((known for known in self.calls.values if piece.id in known.id.values), None)
+        if call is None:
             call = _Call()
             self.calls.add(call, chunk)
-            if piece.index is not None:
-                self.calls_at[piece.index] = call
+        if piece.index is not None:
+            self.calls_at[piece.index] = call
         call.add(piece, chunk)
 
     def read(self, upto: int) -> CompletionChoice:
@@ -270,13 +273,14 @@ class _ChoiceFold:
         return Choice(
             index=choice.index,
             delta=Delta(
+                role="assistant",
                 content=choice.text or None,
                 reasoning=choice.reasoning or None,
-                reasoning_details=choice.reasoning_details,
-                tool_calls=pieces,
+                reasoning_details=choice.reasoning_details or (),
+                tool_calls=pieces or (),
                 refusal=choice.refusal or None,
-                annotations=choice.annotations,
-                images=choice.images,
+                annotations=choice.annotations or (),
+                images=choice.images or (),
                 audio=choice.audio,
             ),
             finish_reason=choice.finish_reason,
@@ -290,24 +294,18 @@ class _Answer:
 
     def __init__(self) -> None:
         self.heads = _Log[ChatCompletion]()
-        self.named = False  # the model is known, and so all that the first chunk says
+        self.missing = _HEAD  # of what is said once; mostly with the first chunk, some with the last, some never
         self.choices: dict[int, _ChoiceFold] = {}
 
     def add_head(self, chunk: ChatChunk, number: int) -> None:
-        head = self.heads.values[-1] if self.heads.values else ChatCompletion()
-        told = ChatCompletion(
-            id=head.id or chunk.id,
-            model=head.model or chunk.model,
-            provider=head.provider or chunk.provider,
-            created=head.created or chunk.created,
-            usage=chunk.usage or head.usage,
-            service_tier=chunk.service_tier or head.service_tier,
-            system_fingerprint=head.system_fingerprint or chunk.system_fingerprint,
-            openrouter_metadata=chunk.openrouter_metadata or head.openrouter_metadata,
-        )
-        if told != head:
-            self.heads.add(told, number)
-        self.named = bool(told.model)
+        head = copy(self.heads.values[-1]) if self.heads.values else ChatCompletion()
+        for name in self.missing:
+            setattr(head, name, getattr(chunk, name))
+        self.missing = tuple(name for name in self.missing if not getattr(head, name))
+        head.usage = chunk.usage or head.usage
+        head.service_tier = chunk.service_tier or head.service_tier
+        head.openrouter_metadata = chunk.openrouter_metadata or head.openrouter_metadata
+        self.heads.add(head, number)
 
     def read(self, upto: int, state: State) -> ChatCompletion:
         head = self.heads.last(upto) or ChatCompletion()
@@ -324,12 +322,18 @@ class _Answer:
             state=state,
         )
 
+    def text(self, upto: int) -> str:
+        """The text of the first choice, alone."""
+        begun = [fold for fold in self.choices.values() if fold.begun <= upto]
+        return min(begun, key=lambda fold: fold.index).text.read(upto) if begun else ""
+
     def chunk(self, upto: int) -> ChatChunk:
         whole = self.read(upto, "streaming")
         return ChatChunk(
             id=whole.id,
             model=whole.model,
             provider=whole.provider,
+            object="chat.completion.chunk",
             created=whole.created,
             choices=[self.choices[choice.index].delta(choice) for choice in whole.choices],
             usage=whole.usage,
@@ -342,30 +346,50 @@ class _Answer:
 class _Snapshot(ChatCompletion):
     """A completion whose fields are set when somebody looks at one of them."""
 
+    __slots__ = ("unread",)
+    unread: tuple[_Answer, int] | None
+
+    @classmethod
+    def of(cls, answer: _Answer, upto: int) -> _Snapshot:
+        snapshot = cls.__new__(cls)  # the fields stay unset, so that __getattr__ is asked for them
+        snapshot.unread = answer, upto
+        return snapshot
+
     def __getattr__(self, name: str) -> Any:
-        if name not in self.__struct_fields__:
+        if name == "unread":
+            return None
+        if name not in _FIELDS or self.unread is None:
             raise AttributeError(name)
-        answer: _Answer
         answer, upto = self.unread
         whole = answer.read(upto, "streaming")
-        for field in self.__struct_fields__:
+        for field in _FIELDS:
             setattr(self, field, getattr(whole, field))
-        del self.unread  # or a snapshot that is kept would keep all pieces of the answer
+        self.unread = None  # or a snapshot that is kept would keep all pieces of the answer
         return getattr(whole, name)
 
-    def __copy__(self) -> ChatCompletion:
-        return ChatCompletion(**{name: getattr(self, name) for name in self.__struct_fields__})
+    @property
+    def text(self) -> str:
+        """The answer's text; of all it is what is looked at most, and alone."""
+        if self.unread is None:
+            return super().text
+        answer, upto = self.unread
+        return answer.text(upto)
 
     def __eq__(self, other: object) -> bool:
-        return self.__copy__() == (other.__copy__() if isinstance(other, _Snapshot) else other)
+        if not isinstance(other, ChatCompletion):
+            return NotImplemented
+        return all(getattr(self, field) == getattr(other, field) for field in _FIELDS)
 
     __hash__ = None  # type: ignore[assignment] # pyright: ignore[reportAssignmentType]
 
     def __repr__(self) -> str:
-        return repr(self.__copy__())
+        return repr(copy(self))
 
     def __reduce__(self) -> Any:
-        return self.__copy__().__reduce__()
+        return ChatCompletion, tuple(getattr(self, field) for field in _FIELDS)  # a copy is plain
+
+
+_FIELDS = tuple(ChatCompletion.__dataclass_fields__)
 
 
 class CompletionFold:
@@ -381,8 +405,13 @@ class CompletionFold:
         if not chunk.choices and isinstance(chunk, Restarted):
             self._answer = _Answer()
         answer = self._answer
-        if not answer.named or chunk.usage is not None or chunk.openrouter_metadata is not None:
-            answer.add_head(chunk, number)  # the first chunk, and the last: usage, service tier and metadata
+        if chunk.usage is not None or chunk.openrouter_metadata is not None or chunk.service_tier is not None:
+            answer.add_head(chunk, number)
+        else:
+            for name in answer.missing:
+                if getattr(chunk, name):
+                    answer.add_head(chunk, number)
+                    break
         choices = answer.choices
         for choice in chunk.choices:
             fold = choices.get(choice.index)
@@ -396,10 +425,9 @@ class CompletionFold:
 
     def chunks(self) -> list[ChatChunk]:
         """The answer so far as one chunk: folded before those that follow, it gives what all give; none for nothing."""
-        return [self._answer.chunk(self._chunk)] if self._chunk else []
+        answer = self._answer
+        return [answer.chunk(self._chunk)] if answer.heads.values or answer.choices else []
 
     def snapshot(self) -> ChatCompletion:
         """The answer so far, which is read when somebody looks at it; it is as of now, whenever that is."""
-        snapshot = _Snapshot.__new__(_Snapshot)
-        snapshot.unread = self._answer, self._chunk
-        return snapshot
+        return _Snapshot.of(self._answer, self._chunk)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -59,10 +60,9 @@ class JSONItems:
 
     def tell(self, emit: Callable[[Any], None]) -> None:
         """Emits the elements that have closed since."""
-        if self._sink.items:
-            items, self._sink.items = self._sink.items, []
-            for item in items:
-                emit(item)
+        items = self._sink.items
+        while items:  # one by one: the reader may make the source say more meanwhile
+            emit(items.popleft())
 
     def _require_array(self) -> None:
         if self._scanner.done and not self._sink.found:
@@ -73,7 +73,7 @@ class _Items:
     """The sink that follows the path, and takes what is in the array at its end."""
 
     def __init__(self, steps: list[str], place: Place) -> None:
-        self.items: list[Any] = []
+        self.items: deque[Any] = deque()
         self.found = False
         self.where = "".join(f".{step}" for step in steps)
         self._steps = steps

@@ -76,7 +76,12 @@ class Fanout(abc.ObserverBase[T], Generic[T]):
         try:
             while late:
                 value = late.popleft()
-                self._remember(value)
+                try:
+                    self._remember(value)
+                except Exception as error:  # noqa: BLE001 - told to all
+                    late.clear()
+                    self.fail(error)
+                    break
                 for reader in self._audience or self._gathered():
                     if reader.waiting is None and not reader.gate.closed:
                         try:
@@ -94,6 +99,10 @@ class Fanout(abc.ObserverBase[T], Generic[T]):
     def _gathered(self) -> tuple[FanoutReader[T], ...]:
         self._audience = tuple(self._readers)
         return self._audience
+
+    def fail(self, error: Exception) -> None:
+        """It can't go on."""
+        self.on_error(error)
 
     def on_error(self, error: Exception) -> None:
         self._error = error

@@ -12,6 +12,7 @@ from reactivex.scheduler import TimeoutScheduler
 
 from rxrouter._gate import scope
 from rxrouter._queue import Overflow
+from rxrouter._wire.chunk import ChatChunk
 from rxrouter._wire.fold import CompletionFold
 from rxrouter.operators._fanout import Fanout, FanoutReader, Unread
 
@@ -53,7 +54,8 @@ def share_generation(
     Raises:
         ValueError: `replay` is none of these, `high` is not positive, `grace` is negative.
     """
-    if not (replay is None or replay in {"all", "snapshot"} or (isinstance(replay, int) and replay >= 0)):
+    counts = isinstance(replay, int) and not isinstance(replay, bool) and replay >= 0
+    if not (counts or replay in (None, "all", "snapshot")):
         raise ValueError(f'replay is "all", "snapshot", a number of values or None, not {replay!r}')
     if high < 1:
         raise ValueError(f"high is at least 1, not {high}")
@@ -117,6 +119,10 @@ class _Generation(Fanout[T]):
         before = self._recall()
         super().join(reader, self.queue(before) if before else unread)
 
+    def fail(self, error: Exception) -> None:
+        self._upstream.dispose()
+        self.on_error(error)
+
     def on_error(self, error: Exception) -> None:
         self._forget()  # before it is told: who subscribes again in on_error begins anew
         super().on_error(error)
@@ -136,6 +142,12 @@ class _Generation(Fanout[T]):
 def _memory(replay: Replay) -> Memory:
     if replay == "snapshot":
         fold = CompletionFold()
-        return fold.add, fold.chunks
+
+        def add(value: Any) -> None:
+            if not isinstance(value, ChatChunk):
+                raise TypeError(f'replay="snapshot" is for chunks, not for {type(value).__name__}')
+            fold.add(value)
+
+        return add, fold.chunks
     kept = deque[Any](maxlen=None if replay == "all" else int(replay or 0))
     return kept.append, lambda: list(kept)

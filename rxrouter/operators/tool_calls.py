@@ -67,6 +67,6 @@ class _Reading:
             return
         cut = [call for call in calls if call not in proven]
         error = IncompleteToolCallError(doubt or "arguments that are no JSON object", cut, self._asked.reasons)
-        error.partial = whole = self._asked.fold.completion()
+        error.partial = whole = self._asked.fold.completion("truncated")
         error.generation_id = whole.id
         self._observer.on_error(error)

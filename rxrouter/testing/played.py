@@ -57,8 +57,8 @@ class Played(Struct, frozen=True):
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equality that sees into errors, which Python finds equal only to themselves: type, text and facts."""
-    if one == other:
+    """Equality that sees into errors, which Python finds equal only to themselves, and that knows 1 from True."""
+    if one == other and isinstance(one, bool) is isinstance(other, bool):
         return True
     if type(one) is not type(other) or not isinstance(one, Exception | Struct):
         return False

@@ -37,6 +37,21 @@ def test_json_items_of_a_document_that_is_the_array(path: str) -> None:
     assert heard == [(1, 1), (2, 2), (3, None)]
 
 
+def test_json_items_that_a_reader_causes_come_in_order() -> None:
+    source = Subject[str]()
+    heard: list[int] = []
+
+    def on_next(item: int) -> None:
+        heard.append(item)
+        if item == 1:
+            source.on_next("3,4]")
+
+    source.pipe(json_items()).subscribe(on_next)
+    source.on_next("[1,2,")
+
+    assert heard == [1, 2, 3, 4]
+
+
 def test_json_items_of_a_cut_document_is_an_error() -> None:
     heard, _ = play(json_items(), (1, chunk({"content": "[1, 2"})), (2, None))
 

@@ -105,8 +105,19 @@ def test_a_late_reader_gets_a_snapshot_that_folds_as_all_before_it(
         source.says.on_next(one)
 
     assert early.values == chunks
-    assert late.values[min(at, 1) :] == chunks[at:]
+    assert late.values[-len(chunks[at:]) or len(late.values) :] == chunks[at:]
+    assert len(late.values) <= len(chunks[at:]) + 1
     assert folded(late.values) == folded(chunks)
+
+
+def test_what_has_no_snapshot_is_told_to_all_and_closes_the_source() -> None:
+    source = Source()
+    readers = [Reader(source.observable.pipe(share_generation("snapshot")))]
+
+    source.says.on_next("a text, and no chunk")
+
+    assert [type(ending) for ending in readers[0].endings] == [TypeError]
+    assert source.left == 1
 
 
 def folded(chunks: list[ChatChunk]) -> Any:
@@ -409,6 +420,8 @@ def test_whatever_readers_do_no_sibling_loses_or_repeats_a_value(seed: int) -> N
     [
         ({"replay": "some"}, "replay is"),
         ({"replay": -1}, "replay is"),
+        ({"replay": True}, "replay is"),
+        ({"replay": []}, "replay is"),
         ({"high": 0}, "high is"),
         ({"grace": -1}, "grace is"),
         ({"grace": float("nan")}, "grace is"),

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
+import sys
+import threading
 
+import msgspec
 import pytest
 from hypothesis import given
 
@@ -72,9 +76,42 @@ def test_a_snapshot_is_a_completion_in_every_way() -> None:
     assert (early == plain, plain == early, early != ChatCompletion()) == (True, True, True)
     for same in (copy.copy(early), copy.deepcopy(early), pickle.loads(pickle.dumps(early))):
         assert same == plain
+    for encode in (msgspec.json.encode, msgspec.to_builtins, dataclasses.asdict):
+        assert encode(kept(HEL, LO)[0]) == encode(plain)
+    assert dataclasses.replace(kept(HEL, LO)[0], model="a/b") == dataclasses.replace(plain, model="a/b")
     assert repr(early).startswith("ChatCompletion(")
     with pytest.raises(AttributeError):
         _ = early.nothing  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_snapshots_may_be_read_on_another_thread_while_the_answer_goes_on() -> None:
+    fold = CompletionFold()
+    taken: list[tuple[int, ChatCompletion]] = []
+    wrong: list[int] = []
+    over = threading.Event()
+
+    def read() -> None:
+        while not over.is_set():
+            for length, answer in taken[-20:]:
+                if answer.text != "x" * length:
+                    wrong.append(length)
+
+    patience = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    try:
+        for thread in threads:
+            thread.start()
+        for length in range(1, 3000):
+            fold.add(chunk({"content": "x"}))
+            taken.append((length, fold.snapshot()))
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(patience)
+
+    assert wrong == []
 
 
 def test_snapshots_of_an_empty_answer_are_one() -> None:

@@ -65,7 +65,11 @@ def test_a_finish_reason_that_completes_is_proof(reason: str) -> None:
         ([("stop", "SAFETY")], "'SAFETY'"),
         ([("content_filter", None)], "'content_filter'"),
         ([("error", None)], "'error'"),
-        ([("perhaps", None)], "'perhaps' is no finish reason"),
+        ([("perhaps", None)], "no finish reason that completes among ['perhaps']"),
+        ([(None, "stop")], "no finish reason that completes among ['stop']"),
+        ([("tool_calls", "truncated")], "'truncated'"),
+        ([("stop", "insufficient_system_resource")], "'insufficient_system_resource'"),
+        ([("stop", "OTHER")], "'OTHER'"),
         ([("length", "length"), ("stop", "stop")], "'length'"),
         ([("tool_calls", None), ("stop", "length")], "'length'"),
         ([(None, "length"), ("tool_calls", None)], "'length'"),
@@ -80,6 +84,7 @@ def test_any_word_of_a_cut_is_doubt(reasons: list[tuple[str | None, str | None]]
     assert error.calls == (CALL,)
     assert error.finish_reasons == tuple(word for reason in reasons for word in reason if word)
     assert error.partial.tool_calls == [CALL]
+    assert error.partial.state == "truncated"
     assert error.generation_id == "gen-1"
     assert not is_transient(error)
 

@@ -70,6 +70,7 @@ async def test_cost_of_a_chunk_does_not_grow(
     results = await compare({f"{count:,} chunks": through(operator, answer(count)) for count in (SHORT, LONG)})
 
     table(name, results)
+    assert results[f"{LONG:,} chunks"][1] < 2
 
 
 async def test_cost_of_snapshots_of_long_arguments() -> None:
@@ -84,3 +85,4 @@ async def test_cost_of_snapshots_of_long_arguments() -> None:
     )
 
     table("24 kB of arguments in 4,000 deltas", results)
+    assert results["snapshots()"][1] < 3
