@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any, TypeAlias, cast
+from weakref import ref
 
 from rxrouter._wire.request import ChatRequest
 
-_watchers: ContextVar[tuple[Callable[[Attempt], None], ...]] = ContextVar("rxrouter_watchers", default=())
+# What watches; a method only as long as there is its object: a source that is subscribed where another has ended, as
+# `repeat` and `concat` do it, is subscribed in that one's context, whose watchers are not wanted any more.
+_Watcher: TypeAlias = Callable[[], "Callable[[Attempt], None] | None"]
+AT_ONCE = 16  # POSTs that an operator looks after at a time; nobody hedges with more
+
+_watchers: ContextVar[tuple[_Watcher, ...]] = ContextVar("rxrouter_watchers", default=())
 
 
 class Attempt:
@@ -50,7 +57,8 @@ class Attempt:
     def tell(self) -> None:
         """Shows this attempt to all who watch the chain that it belongs to."""
         for watcher in _watchers.get():
-            watcher(self)
+            if (watch := watcher()) is not None:
+                watch(self)
 
 
 @contextmanager
@@ -58,10 +66,21 @@ def watching(watcher: Callable[[Attempt], None]) -> Generator[None]:
     """Has `watcher` called with each POST, as it begins, of what is subscribed inside, or later by what was.
 
     Any number of operators away: a source runs in the context in which it was subscribed, and so do the timers and
-    tasks by which `retry` and its like subscribe again.
+    tasks by which `retry` and its like subscribe again. A method is called only while there is somebody else who holds
+    its object, as a subscription holds its operator's state.
     """
-    token = _watchers.set((*_watchers.get(), watcher))
+    others = (other for other in _watchers.get() if other() is not None)
+    token = _watchers.set((*others, _weakly(watcher)))
     try:
         yield
     finally:
         _watchers.reset(token)
+
+
+def _weakly(watcher: Callable[[Attempt], None]) -> _Watcher:
+    try:
+        owner = ref(cast("Any", watcher).__self__)
+    except (AttributeError, TypeError):  # a function, or a method of what can't be held so
+        return lambda: watcher
+    name = watcher.__name__
+    return lambda: getattr(owner(), name, None)

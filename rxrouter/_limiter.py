@@ -8,7 +8,7 @@ from contextvars import copy_context
 from datetime import datetime, timedelta
 from threading import RLock
 from typing import Any, TypeVar
-from weakref import WeakSet
+from weakref import WeakSet, finalize, ref
 
 from reactivex import abc
 from reactivex.disposable import Disposable, SerialDisposable, SingleAssignmentDisposable
@@ -21,6 +21,7 @@ T = TypeVar("T")
 _MINUTE = timedelta(minutes=1)
 _LONGEST_PAUSE = 86_400.0  # seconds: OpenRouter's longest limit is one a day (WIRE 7); who names more is mistaken
 _TOO_MANY_REQUESTS = 429
+_ESTIMATE = 1000  # tokens of a request
 
 
 class Limiter:
@@ -44,7 +45,8 @@ class Limiter:
         requests_per_minute: Requests that may start in 60 seconds; any number when None.
         tokens_per_minute: Tokens that may be charged in 60 seconds; any number when None. A request is charged an
             estimate when it starts, and instead of it what it used, when that is known.
-        tokens_per_request: The estimate, in tokens; it stays where the stream ends without usage.
+        tokens_per_request: The estimate, in tokens; it stays where the stream ends without usage. When None, 1000, or
+            all of a minute's, where those are fewer.
 
     Raises:
         TypeError: a limit is no integer.
@@ -57,17 +59,18 @@ class Limiter:
         *,
         requests_per_minute: int | None = None,
         tokens_per_minute: int | None = None,
-        tokens_per_request: int = 1000,
+        tokens_per_request: int | None = None,
     ) -> None:
         self._streams = _limit("streams", streams)
         self._requests = _Window(_limit("requests_per_minute", requests_per_minute))
         self._tokens = _Window(_limit("tokens_per_minute", tokens_per_minute))
-        self._estimate = tokens_per_request
-        self.estimate(tokens_per_request)
+        self._estimate = min(_ESTIMATE, tokens_per_minute or _ESTIMATE)
+        self._estimate = self.estimate(tokens_per_request, "tokens_per_request")
         self._lock = RLock()
         self._queue: OrderedDict[_Place, None] = OrderedDict()
-        self._running: WeakSet[_Place] = WeakSet()  # what nobody can end any more, its loop being dead, is none
-        self._starting = 0  # of these, those that have not yet subscribed their source
+        self._running: WeakSet[_Place] = WeakSet()  # what nobody holds nobody can end any more, and is none
+        self._starting: set[_Place] = set()  # of these, those that have not yet subscribed their source
+        self._schedulers: WeakSet[abc.SchedulerBase] = WeakSet()  # of those inside, and of some who were
         self._timer = SerialDisposable()  # there is one while the head of the queue waits for time to pass
         self._clock: abc.SchedulerBase | None = None
         self._zero: datetime  # times are counted from here, on that clock
@@ -86,13 +89,13 @@ class Limiter:
         """How many subscribers wait for one."""
         return len(self._queue)
 
-    def estimate(self, tokens: int | None) -> int:
+    def estimate(self, tokens: int | None, name: str = "tokens") -> int:
         """What a request is charged at its start; the limiter's own estimate when None.
 
         Raises:
             ValueError: with this estimate it could never start.
         """
-        charged = _limit("the tokens of a request", tokens)
+        charged = _limit(name, tokens)
         most = self._tokens.most
         if charged is not None and most is not None and charged > most:
             raise ValueError(f"a request of {charged} tokens can't start, with {most} tokens per minute")
@@ -115,6 +118,8 @@ class Limiter:
         """
         place = _Place(self, observer, subscribe, scheduler, self.estimate(tokens))
         with self._lock:
+            self._schedulers.add(scheduler)
+            self._forget_the_dead()
             self._keep_time_by(scheduler)
             self._queue[place] = None
         self._admit(entering=place)
@@ -147,6 +152,11 @@ class Limiter:
         with self._lock:
             if place in self._running:
                 self._running.discard(place)
+                place.watched.detach()
+                if place in self._starting:  # it has sent nothing
+                    self._starting.discard(place)
+                    self._requests.refund(place.request)
+                    self._tokens.refund(place.charge)
             elif place in self._queue:
                 del self._queue[place]
             else:
@@ -160,13 +170,14 @@ class Limiter:
         """
         admitted: list[_Place] = []
         with self._lock:
+            self._forget_the_dead()
             pause = self._pause()
             while pause == timedelta():
                 admitted.append(self._take())
                 pause = self._pause()
             at_once = admitted == [entering] and not self._starting
             if not at_once:
-                self._starting += len(admitted)
+                self._starting.update(admitted)
             self._wake_after(pause)
         for place in admitted:
             if at_once:
@@ -174,10 +185,20 @@ class Limiter:
             else:
                 place.start_soon()
 
-    def started(self) -> None:
-        """One of those that were to start soon has."""
+    def starts(self, place: _Place) -> None:
+        """One of those that were to start soon does."""
         with self._lock:
-            self._starting -= 1
+            self._starting.discard(place)
+
+    def _forget_the_dead(self) -> None:
+        """Those whose loop was closed under them, and that nothing will ever start or end."""
+        dead = {scheduler for scheduler in self._schedulers if getattr(scheduler, "closed", False)}
+        if not dead:
+            return
+        self._schedulers -= dead
+        for places in (self._running, self._starting):
+            places -= {place for place in places if place.scheduler in dead}
+        self._queue = OrderedDict.fromkeys(place for place in self._queue if place.scheduler not in dead)
 
     def _pause(self) -> timedelta | None:
         """How long the head of the queue has to wait, as far as is known; None if time alone doesn't help it."""
@@ -198,10 +219,18 @@ class Limiter:
     def _take(self) -> _Place:
         place, _ = self._queue.popitem(last=False)
         now = self._now()
-        self._requests.charge(1, now)
+        place.request = self._requests.charge(1, now)
         place.charge = self._tokens.charge(place.tokens, now)
         self._running.add(place)
+        place.watched = finalize(place, _wake, ref(self))
+        place.watched.atexit = False
         return place
+
+    def wake(self) -> None:
+        """Has a permit that was freed given on: by the head's scheduler, for this may be called from anywhere."""
+        with self._lock:
+            if head := next(iter(self._queue), None):
+                head.scheduler.schedule(lambda _, __: self._admit())
 
     def _now(self) -> timedelta:
         return self._clock.now - self._zero if self._clock is not None else timedelta()
@@ -229,23 +258,30 @@ class _Place(abc.ObserverBase[Any], abc.DisposableBase):
     ) -> None:
         self.scheduler = scheduler
         self.tokens = tokens
-        self.charge = _Charge(0, timedelta())
+        self.charge = self.request = _Charge(0, timedelta())
+        self.watched: finalize[Any, Any]  # while it runs
         self.used: int | None = None
         self._limiter = limiter
         self._observer = observer
         self._subscribe = subscribe
         self._source = SingleAssignmentDisposable()
+        self._subscribing = False
         self._context = copy_context()  # a later start must not be taken for a part of the stream whose end allows it
 
     def start(self) -> None:
         """Subscribes the source, unless there is nobody any more who wants it."""
-        if self._source.is_disposed:
-            return
+        self._subscribing = True  # from here on the source may have opened something
+        self._limiter.starts(self)
         try:
-            self._source.disposable = self._subscribe(self)
+            if not self._source.is_disposed:
+                self._source.disposable = self._subscribe(self)
         except Exception:
-            self.dispose()
+            self._source.dispose()
             raise
+        finally:
+            self._subscribing = False
+            if self._source.is_disposed:
+                self._limiter.leave(self)
 
     def start_soon(self) -> None:
         """The same on the subscriber's loop, in the subscriber's context."""
@@ -269,14 +305,14 @@ class _Place(abc.ObserverBase[Any], abc.DisposableBase):
 
     def dispose(self) -> None:
         self._source.dispose()  # first: the socket is closed before the next may open one
-        self._limiter.leave(self)
+        if not self._subscribing:  # on another thread, which leaves when it knows what there is to close
+            self._limiter.leave(self)
 
     def _count(self, usage: Usage | None) -> None:
         if usage is not None and usage.total_tokens is not None:
             self.used = usage.total_tokens
 
     def _start_late(self) -> None:
-        self._limiter.started()
         try:
             self.start()
         except Exception as error:  # noqa: BLE001 - the subscriber's own call is long over; it is told here
@@ -327,6 +363,11 @@ class _Window:
             self._cancel(charge)
             self.charge(amount, now)
 
+    def refund(self, charge: _Charge) -> None:
+        """Takes it back: it was not spent."""
+        if self.most is not None:
+            self._cancel(charge)
+
     def _cancel(self, charge: _Charge) -> None:
         self._sum -= charge.amount
         charge.amount = 0
@@ -335,11 +376,16 @@ class _Window:
 def _limit(name: str, value: object) -> int | None:
     if value is None:
         return None
-    if not isinstance(value, int):
+    if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} is an integer, or None, not {type(value).__name__}")
     if value < 1:
         raise ValueError(f"{name} is at least 1, or None, not {value}")
     return value
+
+
+def _wake(limiter: ref[Limiter]) -> None:
+    if (alive := limiter()) is not None:
+        alive.wake()
 
 
 def _is_rate_limit(error: APIError) -> bool:

@@ -18,7 +18,7 @@ import reactivex as rx
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from multidict import CIMultiDict
-from reactivex import Observable, Subject, abc, operators as ops
+from reactivex import Observable, Observer, Subject, abc, operators as ops
 from reactivex.disposable import Disposable
 from reactivex.scheduler import ImmediateScheduler
 
@@ -497,6 +497,92 @@ def test_a_stream_that_nobody_can_end_any_more_has_no_permit() -> None:
     assert started == ["next"]
 
 
+def test_one_that_nobody_can_end_any_more_wakes_who_waits_for_its_permit() -> None:
+    limiter, clock, started = Limiter(1), Clock(), list[str]()
+    Subject[ChatChunk]().pipe(limit(limiter)).subscribe(scheduler=clock)
+    noting(lambda: started.append("next"), EMPTY).pipe(limit(limiter)).subscribe(scheduler=clock)
+
+    gc.collect()
+    clock.pass_ms(1)
+
+    assert started == ["next"]
+
+
+class LoopClock(Clock):
+    """The time of a loop that can be closed: what is scheduled then never runs."""
+
+    closed = False
+
+
+@pytest.mark.parametrize("dead", ["running", "about to start", "waiting"])
+def test_who_is_on_a_loop_that_was_closed_is_in_nobody_s_way(dead: str) -> None:
+    limiter, loop, clock, started = Limiter(1), LoopClock(), Clock(), list[str]()
+    first, second = Subject[ChatChunk](), Subject[ChatChunk]()
+
+    held = [
+        source.pipe(limit(limiter)).subscribe(scheduler=scheduler)
+        for source, scheduler in ((first, clock if dead == "waiting" else loop), (second, loop))
+    ]
+    if dead == "about to start":
+        first.on_completed()
+    loop.closed = True
+    noting(lambda: started.append("next"), EMPTY).pipe(limit(limiter)).subscribe(scheduler=clock)
+    first.on_completed()
+    clock.pass_ms(1)
+
+    assert started == ["next"]
+    assert (limiter.running, limiter.waiting) == (0, 0)
+    assert len(held) == 2
+    noting(lambda: started.append("at once"), EMPTY).pipe(limit(limiter)).subscribe(scheduler=clock)
+    assert started == ["next", "at once"]
+
+
+def test_what_is_disposed_before_it_has_started_costs_nothing() -> None:
+    play = Play(1, 2, 20)
+    first, second = Reader(play, "stays", 10), Reader(play, "stays", 10)
+    first.finish()
+
+    second.subscription.dispose()
+    Reader(play, "stays", 10)
+    play.clock.pass_ms(1)
+
+    assert [number for number, _ in play.starts] == [0, 2]
+
+
+def test_a_permit_is_free_only_when_what_was_being_subscribed_is_closed() -> None:
+    limiter, began, go_on, order = Limiter(1), threading.Event(), threading.Event(), list[str]()
+
+    def slow(place: Any) -> abc.DisposableBase:
+        places.append(place)
+        began.set()
+        go_on.wait()
+        return Disposable(lambda: order.append(f"closed, {limiter.running} running"))
+
+    def enter() -> None:
+        limiter.enter(Observer[int](), slow, ImmediateScheduler())
+
+    places = list[Any]()
+    thread = threading.Thread(target=enter)
+    thread.start()
+    began.wait()
+    places[0].dispose()
+    assert limiter.running == 1
+    go_on.set()
+    thread.join()
+
+    assert order == ["closed, 1 running"]
+    assert limiter.running == 0
+
+
+def test_a_request_is_never_estimated_at_more_than_a_minute_s_tokens() -> None:
+    started = list[int]()
+    limiter = Limiter(tokens_per_minute=500)
+    for number in range(2):
+        noting(partial(started.append, number), EMPTY).pipe(limit(limiter)).subscribe(scheduler=Clock())
+
+    assert started == [0]
+
+
 def test_permits_are_given_and_taken_by_many_threads() -> None:
     limiter = Limiter(3)
     most, running = 0, 0
@@ -542,10 +628,14 @@ def test_limits_that_are_none_are_refused_by_name() -> None:
         Limiter(0)
     with pytest.raises(TypeError, match="requests_per_minute is an integer"):
         Limiter(requests_per_minute="20")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="streams is an integer, or None, not bool"):
+        Limiter(True)  # noqa: FBT003
     with pytest.raises(ValueError, match="a request of 1000 tokens can't start, with 500 tokens per minute"):
-        Limiter(tokens_per_minute=500)
-    with pytest.raises(ValueError, match="the tokens of a request is at least 1"):
+        Limiter(tokens_per_minute=500, tokens_per_request=1000)
+    with pytest.raises(ValueError, match="tokens_per_request is at least 1"):
         Limiter(tokens_per_request=0)
+    with pytest.raises(ValueError, match=r"^tokens is at least 1, or None, not 0"):
+        limit(Limiter(), tokens=0)
     with pytest.raises(ValueError, match="a request of 600 tokens can't start"):
         limit(Limiter(tokens_per_minute=500, tokens_per_request=100), tokens=600)
 

@@ -27,11 +27,12 @@ class Reader(ABC):
     def __init__(self, max_event_bytes: int, gate: Gate, on_next: Callable[[Any], None]) -> None:
         self.seen = 0  # values delivered
         self.ended = False  # nothing more is to be delivered
+        self.proven = False  # the answer is all there; only its usage may not be
         self.lingering = False  # all is there that has to be; only the end of the body is not
         self.generation_id: str | None = None
-        self.billed: ChatChunk | None = None  # the last one that was seen to have a usage
         self.on_comment: Callable[[], None] = _ignore
         self._failure: RouterError | None = None
+        self._usage: ChatChunk | None = None  # the last one that was seen to have one
         self._gate = gate
         self._on_next = on_next
         self._parser = SSEParser(max_event_bytes)
@@ -68,6 +69,11 @@ class Reader(ABC):
         """Whether the rest of the body is worth a wait: it frees the connection for the next request, or has usage."""
         return False
 
+    @property
+    def billed(self) -> ChatChunk | None:
+        """The chunk with the usage of the whole generation; None if none has come, or only of its beginning."""
+        return None
+
     @abstractmethod
     def outcome(self, cut: RouterError | None) -> RouterError | None:
         """What the stream ended with, None if it is complete.
@@ -79,6 +85,8 @@ class Reader(ABC):
     def _fail(self, error: RouterError) -> None:
         if not self.ended:  # what comes behind the end changes nothing of it
             self._failure = error
+            if not self.lingering:
+                self._usage = None  # it is of the beginning
         self.ended = True
 
 
@@ -143,10 +151,13 @@ class ChunkReader(Reader):
                     if choices and chunk.error is None:  # nearly always
                         seen += 1
                         last = chunk
+                        if chunk.usage is not None:
+                            self._count(chunk)
                         on_next(chunk)
                         if gate.closed:
                             break
                         continue
+                self.seen = seen
                 if self._note(chunk):
                     seen += 1
                     last = chunk
@@ -157,10 +168,9 @@ class ChunkReader(Reader):
             self.seen = seen
         if last is not None:
             self.generation_id = self.generation_id or last.id
-            self.lingering = False
-            if last.usage is not None:
-                self.lingering = self._proven(self._choices)
-                self.billed = last
+            if self.proven:  # by what was seen then
+                self.proven = self._proven(self._choices)
+                self.lingering = self.lingering and self.proven
         if self.ended:
             self._discard()
 
@@ -192,17 +202,24 @@ class ChunkReader(Reader):
             self._fail(error)
             self.generation_id = self.generation_id or chunk.id
             if chunk.usage is not None:
-                self.billed = chunk
+                self._usage = chunk
             return any(has_content(choice.delta) for choice in chunk.choices)
         try:
             require_chunk(chunk)
         except ChunkDecodeError as wrong:
             self._fail(wrong)
             return False
-        self._noted += 1
         for choice in chunk.choices:
             (self._finished if choice.finish_reason else self._open).add(choice.index)
+        self.proven = self._proven(self._choices)
+        self._noted += 1
+        if chunk.usage is not None:
+            self._count(chunk)
         return True
+
+    def _count(self, chunk: ChatChunk) -> None:
+        self._usage = chunk
+        self.lingering = self.proven
 
     def _discard(self) -> None:
         """What comes behind an error matters only for what it says of the cost."""
@@ -214,12 +231,17 @@ class ChunkReader(Reader):
                 except _ODD:
                     continue
                 if chunk.usage is not None:
-                    failure.usage, self.billed = chunk.usage, chunk
+                    failure.usage, self._usage = chunk.usage, chunk
 
     @property
     def draining(self) -> bool:
         """After [DONE], and after an error, whose usage may follow."""
         return self._done or isinstance(self._failure, StreamError)
+
+    @property
+    def billed(self) -> ChatChunk | None:
+        """With the end of the answer, or behind it; some providers say with each chunk what was used so far."""
+        return self._usage if self._done or self.lingering or self._failure is not None else None
 
     def _proven(self, choices: int) -> bool:
         plain = {0} if self.seen > self._noted else set[int]()

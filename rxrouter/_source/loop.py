@@ -223,6 +223,11 @@ class LoopScheduler(PeriodicScheduler):
         """`now` as Unix time; for who looks with every chunk: a datetime takes 2 µs, this 0.3."""
         return self._epoch_seconds + self._loop.time()
 
+    @property
+    def closed(self) -> bool:
+        """Whether the loop is: nothing that is scheduled here will ever run."""
+        return self._loop.is_closed()
+
     def call(self, action: Callable[[], None]) -> None:
         """Runs `action` on the loop: now if we are on it, otherwise soon."""
         call_on(self._loop, action)

@@ -140,9 +140,10 @@ class Post(Request):
                 block = _left_in(content)
             if not block:
                 break
-            if not reader.lingering:
-                self._heard = now()
+            seen = reader.seen
             feed(block)
+            if reader.seen != seen or not reader.proven:  # comments say nothing of an answer that is all there
+                self._heard = now()
             while gate.closed:
                 self._attempt.paused = True
                 await gate.opened()

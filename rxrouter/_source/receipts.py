@@ -101,6 +101,8 @@ class Receipts:
         return replace(receipt, error=why)
 
     def _settle(self, receipt: Receipt, task: asyncio.Task[Receipt]) -> None:
+        if task not in self._pending:  # of readers who have left; who has come since did not ask for it
+            return
         self._pending.discard(task)
         self._emit(replace(receipt, error=_CLOSED) if task.cancelled() else task.result())
 
@@ -128,6 +130,7 @@ class Receipts:
         if not self._observers:
             self._look_up = None
             self._cancel()
+            self._pending.clear()
 
     def _cancel(self) -> None:
         for task in self._pending:

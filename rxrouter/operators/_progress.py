@@ -14,7 +14,7 @@ from rxrouter.operators._clock import clock_of
 class Progress:
     """What has passed in a subscription, and the POST that it came from."""
 
-    __slots__ = ("_attempt", "_began", "_now", "last", "seen")
+    __slots__ = ("__weakref__", "_attempt", "_began", "_now", "last", "seen")
 
     def __init__(self, scheduler: abc.SchedulerBase | None) -> None:
         self.seen = 0  # values

@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from reactivex import abc
+from reactivex import Observable, abc
+from reactivex.disposable import Disposable
 
-from rxrouter._errors import BudgetExceededError, ClientClosedError, RouterError
+from rxrouter._errors import (
+    BudgetExceededError,
+    ClientClosedError,
+    ContinuationRefusedError,
+    GuardError,
+    RouterError,
+)
 from rxrouter.operators._content import is_content
 
 T = TypeVar("T")
 
 # Chunks that are held for want of content; a source that says more than that, of whatever kind, is heard.
 _MOST_HELD = 1000
+# Where it was the reader's side that ended it: another source would not do better, and cost as much.
+_READERS = (ClientClosedError, BudgetExceededError, GuardError, ContinuationRefusedError)
 
 
 class Leading(Generic[T]):
@@ -26,6 +35,7 @@ class Leading(Generic[T]):
 
     def __init__(self, observer: abc.ObserverBase[T], chosen: Callable[[], bool]) -> None:
         self.over = False  # everything passes
+        self.unstarted = False  # the source could not be subscribed
         self._held: list[T] = []
         self._observer = observer
         self._chosen = chosen
@@ -58,9 +68,27 @@ def require_sources(sources: Sequence[object]) -> None:
             raise TypeError(f"the other sources are Observables, not {type(source).__name__}")
 
 
-def may_be_helped(error: Exception) -> bool:
-    """Whether another source (model, provider, key) may do better; not where it was the reader's side that ended it."""
-    return isinstance(error, RouterError) and not isinstance(error, ClientClosedError | BudgetExceededError)
+def subscribed(
+    source: Observable[T],
+    leading: Leading[T],
+    on_error: abc.OnError,
+    on_completed: abc.OnCompleted,
+    scheduler: abc.SchedulerBase | None,
+) -> abc.DisposableBase:
+    """Subscribes; what that raises is the source's error, for nobody else is there who would be told of it."""
+    try:
+        return source.subscribe(leading.on_next, on_error, on_completed, scheduler=scheduler)
+    except Exception as error:
+        if leading.over:  # the source is not what raised, but somebody who was told what it said
+            raise
+        leading.unstarted = isinstance(error, RuntimeError)  # its client's loop is closed
+        on_error(error)
+        return Disposable()
+
+
+def may_be_helped(error: Exception, leading: Leading[T]) -> bool:
+    """Whether another source (model, provider, key) may do better."""
+    return leading.unstarted or (isinstance(error, RouterError) and not isinstance(error, _READERS))
 
 
 def tell_attempts(error: Exception, before: Sequence[Exception]) -> None:

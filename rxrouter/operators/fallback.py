@@ -11,7 +11,7 @@ from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 from reactivex.scheduler import TimeoutScheduler
 
 from rxrouter.operators._clock import clock_of
-from rxrouter.operators._routes import Leading, may_be_helped, require_sources, tell_attempts
+from rxrouter.operators._routes import Leading, may_be_helped, require_sources, subscribed, tell_attempts
 from rxrouter.operators._types import Operator
 
 T = TypeVar("T")
@@ -32,8 +32,9 @@ def fallback(*others: Observable[T], cooldown: float = 0.0) -> Operator[T, T]:
         cooldown: Seconds for which a source that failed is left out by later subscriptions of the same chain. When all
             are, all are tried, the one first that has failed longest ago.
     Emits: one source's values; what a source says before its first content is held until then or until its end.
-    Errors: those after content, the last source's, `ClientClosedError`, `BudgetExceededError`, and what is no
-        `RouterError`; with what the others ended with as `attempts` on it.
+    Errors: those after content, the last source's, those of the reader's side (`ClientClosedError`,
+        `BudgetExceededError`, `GuardError`, `ContinuationRefusedError`), and what is no `RouterError`, but for the
+        RuntimeError of a client whose loop is closed; with what the others ended with as `attempts` on it.
     Cancels: the source that runs, on dispose.
     Source: OpenRouter's own `models` list falls back within one request and one key; a 200 that fails before its first
         content, and a 401, are beyond it (PEERS row 22, P12).
@@ -101,7 +102,7 @@ class _Line(Generic[T]):
         leading = Leading(self._observer, lambda: True)
 
         def on_error(error: Exception) -> None:
-            if may_be_helped(error):
+            if may_be_helped(error, leading):
                 self._rest.begin(index, self._now())
                 if self._indices and not leading.over:
                     self._failures.append(error)
@@ -117,6 +118,4 @@ class _Line(Generic[T]):
 
         subscription = SingleAssignmentDisposable()  # in place before a source that fails at once starts the next
         self.running.disposable = subscription
-        subscription.disposable = self._sources[index].subscribe(
-            leading.on_next, on_error, on_completed, scheduler=self._scheduler
-        )
+        subscription.disposable = subscribed(self._sources[index], leading, on_error, on_completed, self._scheduler)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -37,7 +37,7 @@ def guard(check: Check, *, hold_back: int) -> Callable[[Observable[T]], Observab
             function: what has to be awaited has its place in an `async for` over the stream, which waits meanwhile.
         hold_back: Characters; one less than the longest phrase that is looked for.
     Emits: the values that came, later; where text was replaced others, which have no logprobs. Of chunks only `content`
-        is checked; reasoning, refusals and tool calls pass, and all keep their order.
+        is checked; reasoning, refusals and tool calls pass, and those of a choice keep their order.
     Errors: the source's, behind all text that came; what `check` raised, and then what is held back is never shown. A
         `GuardError`, too, if what is to be replaced has gone: a finish reason, reasoning or a tool call lets go all
         that is held back before it.
@@ -87,38 +87,61 @@ def guard(check: Check, *, hold_back: int) -> Callable[[Observable[T]], Observab
     return operator
 
 
+class _Waiting(Struct, eq=False):
+    """A value that is held back."""
+
+    value: str | ChatChunk
+    pieces: Sequence[_Piece]
+    choices: Collection[int]  # in whose order it stands
+
+
 class _Queue:
-    """The values that wait, in order: those whose text is held back, and those behind them."""
+    """The values that wait, those of each choice in order: those whose text is held back, and those behind them.
+
+    One choice that says nothing more does not hold up another; what is of no choice stands in the order of all.
+    """
 
     def __init__(self, check: Check, hold_back: int, emit: abc.OnNext[Any]) -> None:
         self._check = check
         self._hold_back = hold_back
         self._emit = emit
         self._texts: dict[int, _Text] = {}  # by choice
-        self._waiting: deque[tuple[str | ChatChunk, Sequence[_Piece]]] = deque()
+        self._waiting: dict[int, deque[_Waiting]] = {0: deque()}  # by choice
 
     def add(self, value: str | ChatChunk) -> None:
         """Has the text of a value checked; raises what the check raises."""
-        pieces = [self._text(0).add(value)] if isinstance(value, str) else self._read(value)
-        self._waiting.append((value, pieces))
+        if isinstance(value, str):
+            waiting = _Waiting(value, [self._text(0).add(value)], (0,))
+        else:
+            choices = {choice.index for choice in value.choices}
+            waiting = _Waiting(value, self._read(value), choices or tuple(self._waiting))
+        for choice in waiting.choices:
+            self._waiting.setdefault(choice, deque()).append(waiting)
 
     def release(self) -> None:
         """Emits what need not wait any longer."""
-        waiting = self._waiting
-        while waiting:
-            value, pieces = waiting[0]
-            for piece in pieces:
-                if not piece.text.may_go(piece.length):
-                    return
-            waiting.popleft()
-            self._let_go(value, pieces)
+        going = True
+        while going:  # what was of several choices may have been in the way of another
+            going = False
+            for line in tuple(self._waiting.values()):
+                while line and self._may_go(line[0]):
+                    going = len(line[0].choices) > 1 or going
+                    self._let_go(line[0])
 
     def flush(self) -> None:
         """Emits all: it is checked, and nothing more comes."""
         self._end_texts()
         self.release()
 
-    def _let_go(self, value: str | ChatChunk, pieces: Sequence[_Piece]) -> None:
+    def _may_go(self, waiting: _Waiting) -> bool:
+        return all(self._waiting[choice][0] is waiting for choice in waiting.choices) and all(
+            piece.text.may_go(piece.length) for piece in waiting.pieces
+        )
+
+    def _let_go(self, waiting: _Waiting) -> None:
+        value, pieces = waiting.value, waiting.pieces
+        for choice in waiting.choices:
+            self._waiting[choice].popleft()
         texts: list[str] = []
         changed = False
         for piece in pieces:

@@ -13,7 +13,7 @@ from reactivex.scheduler import TimeoutScheduler
 
 from rxrouter._attempt import Attempt, watching
 from rxrouter.operators._clock import clock_of
-from rxrouter.operators._routes import Leading, may_be_helped, require_sources, tell_attempts
+from rxrouter.operators._routes import Leading, may_be_helped, require_sources, subscribed, tell_attempts
 from rxrouter.operators._types import Operator
 
 T = TypeVar("T")
@@ -45,7 +45,9 @@ def hedge(*others: Observable[T], delay: float, on_loss: Callable[[Loss], object
     Emits: one source's values, what it said before its first content included; an answer without content wins by its
         end.
     Errors: the winner's; if none wins, the last one's; with what those that failed ended with as `attempts` on it.
-        `ClientClosedError`, `BudgetExceededError`, and what is no `RouterError`, end the race.
+        Those of the reader's side (`ClientClosedError`, `BudgetExceededError`, `GuardError`,
+        `ContinuationRefusedError`), and what is no `RouterError`, end the race; not the RuntimeError of a client whose
+        loop is closed.
     Cancels: the losers, in the moment in which one wins; all that run, on dispose.
     Source: `amb` picks whoever has the first role chunk (PEERS P8); who is left may be billed (OpenRouter "Streaming":
         cancelling stops the bill for most providers).
@@ -156,13 +158,13 @@ class _Runner(abc.DisposableBase, Generic[T]):
         self._source = source
         self._subscription = SingleAssignmentDisposable()
         self._leading = Leading(race.observer, self._has_won)
-        self._attempts: list[Attempt] = []
+        self._attempts: deque[Attempt] = deque()
         self._began = self._race.now()
 
     def run(self) -> None:
         with watching(self._attempts.append):
-            self._subscription.disposable = self._source.subscribe(
-                self._leading.on_next, self._on_error, self._on_completed, scheduler=self._race.scheduler
+            self._subscription.disposable = subscribed(
+                self._source, self._leading, self._on_error, self._on_completed, self._race.scheduler
             )
 
     def dispose(self) -> None:
@@ -176,7 +178,7 @@ class _Runner(abc.DisposableBase, Generic[T]):
         return self._race.is_decided_for(self)
 
     def _on_error(self, error: Exception) -> None:
-        if may_be_helped(error) and self._race.goes_on_without(self, error):
+        if may_be_helped(error, self._leading) and self._race.goes_on_without(self, error):
             return
         if self._has_won():
             tell_attempts(error, self._race.failures)

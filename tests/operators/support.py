@@ -124,3 +124,14 @@ def _told(notification: Any) -> Any:
     if notification.kind == "N":
         return notification.value
     return notification.exception if notification.kind == "E" else None
+
+
+class NoLoop(Observable[ChatChunk]):
+    """As a client's whose loop is closed: it raises where it is subscribed."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    def subscribe(self, *_: Any, **__: Any) -> abc.DisposableBase:
+        raise self._error

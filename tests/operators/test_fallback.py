@@ -13,6 +13,8 @@ from rxrouter import (
     ClientClosedError,
     ConnectTimeoutError,
     ContentTypeError,
+    ContinuationRefusedError,
+    GuardError,
     RouterError,
     SilenceTimeoutError,
     StatusError,
@@ -21,7 +23,7 @@ from rxrouter import (
     TruncatedStreamError,
 )
 from rxrouter.operators import fallback, text
-from tests.operators.support import Notification, chunk, noting, play, play_all, subscribed_scheduler
+from tests.operators.support import NoLoop, Notification, chunk, noting, play, play_all, subscribed_scheduler
 
 ROLE, USAGE = chunk({"role": "assistant", "content": ""}), chunk(usage={"total_tokens": 3})
 HEL, LO, HI = chunk({"content": "Hel"}), chunk({"content": "lo"}), chunk({"content": "Hi"})
@@ -50,7 +52,16 @@ def test_fallback_tries_the_next_source_after_whatever_another_may_not_have(erro
 
 
 @pytest.mark.parametrize(
-    "error", [ClientClosedError(), BudgetExceededError("cost", 1, 2), ValueError("a callback raised")], ids=repr
+    "error",
+    [
+        ClientClosedError(),
+        BudgetExceededError("cost", 1, 2),
+        GuardError(),
+        ContinuationRefusedError("a tool call had begun"),
+        ValueError("a callback raised"),
+        RuntimeError("a callback raised"),
+    ],
+    ids=repr,
 )
 def test_fallback_passes_what_no_other_source_can_help(error: Exception) -> None:
     heard, (_, other) = play_all(falling_back, [(1, error)], [(1, HI)])
@@ -311,3 +322,19 @@ def test_an_answer_behind_fallback_is_the_answer_of_one_source(
     assert [len(window) for window in windows] == [1] * (chosen + 1) + [0] * (len(answers) - chosen - 1)
     if (error := errors[chosen]) is not None and not isinstance(error, ClientClosedError):
         assert error.attempts == tuple(errors[:chosen])
+
+
+def test_fallback_goes_on_where_a_source_can_t_be_subscribed() -> None:
+    heard, _ = play_all(
+        lambda sources: sources[0].pipe(fallback(NoLoop(RuntimeError()), sources[1])),
+        [(3, StatusError(502))],
+        [(1, HI), (2, None)],
+    )
+
+    assert heard[0][1] is HI
+    assert heard[-1][1] is None
+
+
+def test_fallback_tells_why_the_last_source_can_t_be_subscribed() -> None:
+    for error in (RuntimeError("no loop"), LookupError("no more"), ClientClosedError()):
+        assert play(fallback(NoLoop(error)), (3, StatusError(502)))[0] == [(3, error)]

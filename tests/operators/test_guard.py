@@ -416,3 +416,21 @@ async def test_a_check_that_has_to_be_awaited_has_its_place_in_an_async_for() ->
 
         assert simulator.exchanges[0].left_at is not None
     assert shown == ["a"]
+
+
+def test_a_choice_that_says_nothing_more_does_not_hold_up_another() -> None:
+    silent, one, two = chunk({}, {"content": "x"}), chunk({"content": "one "}), chunk({"content": "two"})
+    silent.choices = silent.choices[1:]
+
+    heard, _ = play(guard(passes, hold_back=3), (1, silent), (2, one), (3, two), (9, None))
+
+    assert heard == [(3, one), (9, two), (9, silent), (9, None)]
+
+
+def test_what_is_of_no_choice_comes_behind_what_came_before_it() -> None:
+    both, usage, more = chunk({"content": "a"}, {"content": "b"}), chunk(usage={"cost": 0.5}), chunk({"content": "cd"})
+    usage.choices = []
+
+    heard, _ = play(guard(passes, hold_back=2), (1, both), (2, usage), (3, more), (9, None))
+
+    assert heard == [(9, both), (9, usage), (9, more), (9, None)]

@@ -12,7 +12,7 @@ from reactivex.testing.coldobservable import ColdObservable
 from rxrouter import ChatChunk, ClientClosedError, StatusError, TransportError
 from rxrouter._attempt import Attempt
 from rxrouter.operators import Loss, hedge, text
-from tests.operators.support import Clock, Notification, chunk, play, play_all, subscribed_scheduler
+from tests.operators.support import Clock, NoLoop, Notification, chunk, play, play_all, subscribed_scheduler
 
 ROLE, USAGE = chunk({"role": "assistant", "content": ""}), chunk(usage={"total_tokens": 3})
 HEL, LO, HI = chunk({"content": "Hel"}), chunk({"content": "lo"}), chunk({"content": "Hi"})
@@ -340,3 +340,24 @@ def test_a_race_has_one_winner_whose_answer_is_all_that_is_heard(runners: list[R
     for at, window in enumerate(windows[: len(starts)]):
         end = starts[at] + answers[at][-1][0]
         assert window == [(starts[at], end if at == winner else min(end, decided))]
+
+
+def test_hedge_goes_on_where_a_source_can_t_be_subscribed() -> None:
+    heard, _ = play_all(
+        lambda sources: sources[0].pipe(hedge(NoLoop(RuntimeError()), sources[1], delay=1)),
+        [(3, StatusError(502))],
+        [(1, HI), (2, None)],
+    )
+
+    assert heard[0][1] is HI
+    assert heard[-1][1] is None
+
+
+def test_hedge_tells_why_a_source_can_t_be_subscribed() -> None:
+    no_loop, last = RuntimeError("no loop"), StatusError(502)
+
+    assert play(hedge(NoLoop(no_loop), delay=1), (3, last))[0] == [(3, last)]
+    assert last.attempts == (no_loop,)
+    assert play(hedge(NoLoop(no_loop), delay=4), (3, StatusError(502)))[0] == [(3, no_loop)]
+    for error in (LookupError("no more"), ClientClosedError()):
+        assert play(hedge(NoLoop(error), delay=1), (3, last))[0] == [(1, error)]

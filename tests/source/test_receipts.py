@@ -132,7 +132,28 @@ ENDINGS: dict[str, tuple[Reply, str, float | None]] = {
     "paid, in one block": (Reply((b"".join(PAID_EVENTS),)), "completed", 0.25),
     "paid, no [DONE]": (Reply(PAID_EVENTS[:-1]), "completed", 0.25),
     "no usage": (UNBILLED, "completed", None),
-    "a chunk behind the usage": (Reply((b"".join([*PAID_EVENTS[:-1], chunk(), DONE]),)), "completed", None),
+    "a chunk behind the usage": (Reply((b"".join([*PAID_EVENTS[:-1], chunk(), DONE]),)), "completed", 0.25),
+    "the usage so far, then a cut": (
+        Reply((chunk({"content": "a"}, usage={"cost": 0.5}), Act.CUT)),
+        "TransportError",
+        None,
+    ),
+    "the usage so far, then an error": (
+        Reply((chunk({"content": "a"}, usage={"cost": 0.5}), chunk(error={"code": 502}), DONE)),
+        "StreamError",
+        None,
+    ),
+    "the usage so far, then a finish and a cut": (
+        Reply((chunk({"content": "a"}, usage={"cost": 0.5}), chunk(finish="stop"), Act.CUT)),
+        "completed",
+        None,
+    ),
+    "the usage with the words, then [DONE]": (
+        Reply((chunk({"content": "a"}, usage={"cost": 0.5}), chunk(finish="stop"), DONE)),
+        "completed",
+        0.5,
+    ),
+    "all paid, then no JSON": (Reply((*PAID_EVENTS[:-1], b"data: {\n\n")), "ChunkDecodeError", 0.25),
     "an error, then usage": (FAULTS["error-late"](WORDS), "StreamError", 0.0001),
     "an error with usage": (Reply((chunk(error={"code": 502}, usage={"cost": 0.5}), DONE)), "StreamError", 0.5),
     "an error first": (FAULTS["error-first"](WORDS), "StreamError", None),
@@ -155,6 +176,42 @@ async def test_each_ending_has_one_exact_receipt(reply: Reply, ended: str, cost:
         assert (receipt.status, receipt.ended, receipt.generation_id) == ("exact", ended, "gen-1")
         assert receipt.cost == pytest.approx(simulator.exchanges[0].sent_bytes * 1e-6 if cost is None else cost)
         assert bool(looks(simulator)) is (cost is None)
+
+
+@pytest.mark.parametrize("step", [1, 7, 10_000])
+async def test_the_usage_is_found_however_the_body_is_cut_into_blocks(step: int) -> None:
+    body = b"".join((chunk({"content": "a"}), chunk(finish="stop", usage={"cost": 0.25}), chunk(), DONE))
+    pieces = [part for at in range(0, len(body), step) for part in (body[at : at + step], 0.0)]
+    async with listening(numbered(Reply(pieces))) as (client, simulator, heard):
+        await observe(client.chat(PROMPT))
+        await quiet(client)
+
+        assert [(receipt.status, receipt.cost) for receipt in heard.values] == [("exact", 0.25)]
+        assert looks(simulator) == []
+
+
+async def test_the_usage_so_far_of_a_cancelled_stream_is_not_its_cost() -> None:
+    words = chunk({"content": "one "}, usage={"cost": 0.5})
+    async with listening(numbered(Reply((words, Act.HANG)))) as (client, simulator, heard):
+        (await started(client)).dispose()
+        await quiet(client)
+
+        (receipt,) = heard.values
+        assert receipt.cost == pytest.approx(simulator.exchanges[0].sent_bytes * 1e-6)
+
+
+async def test_who_comes_when_the_last_has_left_is_not_told_of_what_that_one_waited_for() -> None:
+    async with (
+        Simulator(numbered(UNBILLED), late=1_000) as simulator,
+        OpenRouter(KEY, base_url=simulator.base_url) as client,
+    ):
+        left = client.receipts.subscribe(lambda _: None)
+        await observe(client.chat(PROMPT))
+        left.dispose()
+        late = listen(client)
+        await quiet(client)
+
+        assert late.values == []
 
 
 async def test_a_stream_that_is_closed_with_its_client_has_its_receipt_before_the_end() -> None:
