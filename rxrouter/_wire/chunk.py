@@ -92,7 +92,14 @@ class CompletionTokensDetails(Struct, gc=False, omit_defaults=True):
     rejected_prediction_tokens: int | None = None
 
 
-class Usage(Struct, gc=False, omit_defaults=True):
+class Summed:
+    """Holds what a sum is of; a slot beside the struct's fields, so no JSON key can set it."""
+
+    __slots__ = ("parts",)
+    parts: tuple[tuple[object, Usage], ...]  # what a generation is known by, and its usage
+
+
+class Usage(Summed, Struct, gc=False, omit_defaults=True):
     """What the generation used and cost."""
 
     prompt_tokens: int | None = None
@@ -219,20 +226,29 @@ def _texts(part: Any, name: str) -> list[str]:
 
 
 def merge_key(chunk: ChatChunk) -> tuple[object, ...] | None:
-    """What two adjacent chunks must share to be one: head, choice, and the one kind of content; None for structure."""
+    """What two adjacent chunks must share to be one: head, choice, and the one kind of content; None for structure.
+
+    `created` is no part of the head: there are servers that stamp each chunk with its second.
+    """
+    kind = kind_of(chunk)
+    if kind is None or not _is_content_only(chunk):
+        return None
+    return (chunk.id, chunk.model, chunk.provider, chunk.system_fingerprint, chunk.service_tier, *kind)
+
+
+def kind_of(chunk: ChatChunk) -> tuple[int, str] | None:
+    """The choice and the one kind of content, whatever else there is; None for several, and for none."""
     if len(chunk.choices) != 1:
         return None
-    choice = chunk.choices[0]
-    delta = choice.delta
+    delta = chunk.choices[0].delta
     reasoning = delta.reasoning or delta.reasoning_content or delta.reasoning_details
     kind = _KINDS.get((bool(delta.content), bool(reasoning), bool(delta.refusal), bool(delta.tool_calls)))
-    if kind is None or not _is_content_only(chunk, choice, delta):
-        return None
-    head = (chunk.id, chunk.model, chunk.provider, chunk.created, chunk.system_fingerprint, chunk.service_tier)
-    return (*head, choice.index, kind)
+    return None if kind is None else (chunk.choices[0].index, kind)
 
 
-def _is_content_only(chunk: ChatChunk, choice: Choice, delta: Delta) -> bool:
+def _is_content_only(chunk: ChatChunk) -> bool:
+    choice = chunk.choices[0]
+    delta = choice.delta
     return (
         choice.finish_reason is None
         and choice.native_finish_reason is None
@@ -258,6 +274,7 @@ def merge(chunks: list[ChatChunk]) -> ChatChunk:
     def joined(name: str) -> str | None:
         return "".join(getattr(d, name) or "" for d in deltas) or None
 
+    created = next((chunk.created for chunk in chunks if chunk.created), None)
     delta = Delta(
         role=deltas[0].role,
         content=joined("content"),
@@ -266,11 +283,11 @@ def merge(chunks: list[ChatChunk]) -> ChatChunk:
         refusal=joined("refusal"),
         tool_calls=[call for d in deltas for call in d.tool_calls] or (),
     )
-    return msgspec.structs.replace(first, choices=[Choice(first.choices[0].index, delta)])
+    return msgspec.structs.replace(first, created=created, choices=[Choice(first.choices[0].index, delta)])
 
 
 def text_of(chunk: ChatChunk, key: tuple[object, ...]) -> str:
-    """What a chunk with this `merge_key` says."""
+    """What a chunk with this `merge_key`, or of this kind, says."""
     kind, delta = key[-1], chunk.choices[0].delta
     if kind == "content":
         return delta.content or ""
@@ -290,4 +307,18 @@ def split(chunk: ChatChunk, key: tuple[object, ...], at: int) -> tuple[ChatChunk
     return (
         msgspec.structs.replace(chunk, choices=[Choice(choice.index, first)]),
         msgspec.structs.replace(chunk, choices=[Choice(choice.index, rest)]),
+    )
+
+
+def text_and_structure(chunk: ChatChunk, head: ChatChunk) -> tuple[ChatChunk, ChatChunk]:
+    """Two chunks that say what one of one kind says: the first its content, under another's head; the second the rest.
+
+    The second has the chunk's own head, so together they fold to what it folds to behind the other.
+    """
+    choice = chunk.choices[0]
+    said = msgspec.structs.replace(choice.delta, annotations=(), images=(), audio=None)
+    rest = Delta(annotations=choice.delta.annotations, images=choice.delta.images, audio=choice.delta.audio)
+    return (
+        msgspec.structs.replace(head, choices=[Choice(choice.index, said)]),
+        msgspec.structs.replace(chunk, choices=[msgspec.structs.replace(choice, delta=rest)]),
     )

@@ -10,6 +10,7 @@ import re
 from unicodedata import category, combining
 
 _CONTROL = {"Cc", "Zl", "Zp"}  # GB4, GB5: they stand alone, but for CR LF
+_LETTERS = re.compile("[\U0001f000-\U0001fffd\U00020000-\U0003ffff]")  # the blocks of emoji and of ideographs
 _LATIN = "\u0300"  # below it nothing joins, but for CR LF
 _VIRAMA = 9  # the combining class of the signs that join consonants
 
@@ -74,8 +75,8 @@ def _joins_left(character: str, kind: str) -> bool:
 
 
 def _is_unknown(character: str, kind: str) -> bool:
-    """A character newer than `unicodedata`, which may be a mark; in the blocks of emoji it is an emoji."""
-    return kind == "Cn" and not "\U0001f000" <= character <= "\U0001fffd"
+    """A character newer than `unicodedata`, which may be a mark; where emoji or ideographs are, it is one of them."""
+    return kind == "Cn" and not _LETTERS.match(character)
 
 
 def _is_regional(character: str) -> bool:

@@ -10,14 +10,16 @@ from typing import Any, TypeVar
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable, SerialDisposable
 from reactivex.internal.concurrency import synchronized
-from reactivex.scheduler import TimeoutScheduler
+from reactivex.scheduler import TimeoutScheduler, VirtualTimeScheduler
 
-from rxrouter._wire.chunk import ChatChunk, merge, merge_key, split, text_of
+from rxrouter._source.loop import LoopScheduler
+from rxrouter._wire.chunk import ChatChunk, kind_of, merge, merge_key, split, text_and_structure, text_of
 from rxrouter._wire.graphemes import whole
 
 T = TypeVar("T", str, ChatChunk)
 
 _STRING = ("string",)  # where a chunk has its merge key
+_LONGEST = 64  # characters of a cluster; people's have a dozen, so it is for marks without end
 
 
 def held(make: Callable[[abc.ObserverBase[Any], abc.SchedulerBase], Held]) -> Callable[[Observable[T]], Observable[T]]:
@@ -63,8 +65,8 @@ class Held(ABC):
     def subscribe(self, source: Observable[Any], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
         """Subscribes the source; what is returned disposes it and the timer."""
         on_next, on_error, on_completed = self.on_next, self.on_error, self.on_completed
-        if scheduler is None:  # the default's timers are threads
-            alone = synchronized(source.lock)
+        if not isinstance(self._scheduler, LoopScheduler | VirtualTimeScheduler):  # its timers may be threads
+            alone = synchronized(Observable[Any]().lock)  # the source's own is also that of its other subscribers
             on_next, on_error, on_completed = alone(on_next), alone(on_error), alone(on_completed)
             self._on_timer = alone(self._fire)
         return CompositeDisposable(self._timer, source.subscribe(on_next, on_error, on_completed, scheduler=scheduler))
@@ -80,8 +82,9 @@ class Held(ABC):
         if key is not None and text:
             self._hold(key, text, value)
         else:
+            structure = value if key is not None else self._without_text(value)
             self.flush()
-            self._observer.on_next(value)
+            self._observer.on_next(structure)
 
     def on_error(self, error: Exception) -> None:
         """The error, behind the text."""
@@ -118,12 +121,17 @@ class Held(ABC):
 
     @property
     def whole(self) -> int:
-        """How many characters nothing that follows can change: all but the last cluster, which may go on."""
+        """How many characters nothing that follows can change: all but the last cluster, which may go on.
+
+        One that is too long counts as whole: there are runs of marks without end.
+        """
         if not self.is_text:
             return self.size
         if self._seen < self.size:
             self._whole = whole(self.text, self._seen) or self._whole
             self._seen = self.size
+            if self.size - self._whole > _LONGEST:
+                self._whole = self.size
         return self._whole
 
     def flush(self) -> None:
@@ -152,13 +160,25 @@ class Held(ABC):
             self.stop()
             before = self._take(self.size) if self.size else None
             self._key = key
+        self._append(text, chunk)
+        if before is not None:
+            self._observer.on_next(before)
+        self.added()
+
+    def _without_text(self, chunk: ChatChunk) -> ChatChunk:
+        """The structure of a chunk; its text goes with what waits, if it is more of that: there may be a cluster."""
+        kind = kind_of(chunk)
+        if not self.size or kind is None or kind != self._key[-2:] or not (text := text_of(chunk, kind)):
+            return chunk
+        more, structure = text_and_structure(chunk, self._chunks[-1][0])
+        self._append(text, more)
+        return structure
+
+    def _append(self, text: str, chunk: ChatChunk | None) -> None:
         self._texts.append(text)
         self.size += len(text)
         if chunk is not None:
             self._chunks.append((chunk, len(text)))
-        if before is not None:
-            self._observer.on_next(before)
-        self.added()
 
     def _take(self, size: int) -> str | ChatChunk:
         text = self.text

@@ -19,14 +19,15 @@ def coalesce(seconds: float = 0.05, chars: int = 1024) -> Callable[[Observable[T
 
     For chunks, and for texts from `text()` or `reasoning()`. What is joined is adjacent and of one kind: text,
     reasoning or refusal of one choice, arguments of tool calls; a chunk of anything else passes at once, behind what
-    was held. The joined chunk folds to what its parts fold to; one that was alone passes as it came.
+    was held; text of the kind that was held goes with that. The chunks fold to what those that came fold to.
 
-    A grapheme cluster is never cut: the last one may go on in the next delta (an accent, half a flag), so it stays
-    until something follows, for as long as the stream is silent; a newline does not.
+    A grapheme cluster is never cut, unless it has more than 64 characters: the last one may go on in the next delta
+    (an accent, half a flag), so the last letter of each delta stays until something follows, for as long as the stream
+    is silent; a newline does not. So even a chunk that comes alone leaves as two, if it ends with no newline.
 
     Args:
-        seconds: From the first delta that is held to its emission. Twenty frames a second look alive, and make one
-            of three to ten deltas.
+        seconds: From the first delta that is held to its emission, the last cluster excepted. Twenty frames a second
+            look alive, and make one of three to ten deltas.
         chars: Characters at which it is emitted at once; more than the fastest model says in that time, so a bound on
             what is held, and on how far a source gets before a slow reader pauses it.
     Emits: values of the kind that came, never empty, which joined are what came.
@@ -39,7 +40,7 @@ def coalesce(seconds: float = 0.05, chars: int = 1024) -> Callable[[Observable[T
     """
     if not seconds >= 0:
         raise ValueError("seconds is a number >= 0")
-    if chars < 1:
+    if not chars >= 1:
         raise ValueError("chars is a number >= 1")
     return held(lambda observer, scheduler: _Coalesced(observer, scheduler, seconds, chars))
 

@@ -24,7 +24,8 @@ _END = re.compile(
     rf"(?P<stop>[{_STOPS}{_FULL_STOPS}][{re.escape(_STOPS + _FULL_STOPS + _CLOSERS)}]{{0,63}})(?P<gap>\s{{0,255}})"
     r"|(?P<line>\n\s{0,255})"
 )
-_MARKER = re.compile(r"\s{0,32}(?:#{1,6}|[-*+•]|(?:\d{1,9}|[A-Za-z])[.)])\s")  # of a heading, of a list item
+_MARKER = re.compile(r"(?:#{1,6}|[-*+•]|(?:\d{1,9}|[A-Za-z])[.)])\s")  # of a heading, of a list item
+_OPENING = re.compile(rf"\s{{0,32}}{_MARKER.pattern}")
 _HALF_MARKER = re.compile(r"#{1,6}|[-*+•]|(?:\d{1,9}|[A-Za-z])[.)]?")
 _LETTER = re.compile(r"[^\W\d_]")
 
@@ -166,11 +167,13 @@ class _Splitter:
 
     def _is_end(self, end: re.Match[str]) -> bool:
         behind = end.end()
+        if self._blank:
+            return False
         if self._is_marker(end) or not boundary(self._tail, behind):
             return False
         newlines = _newlines(end)
         if newlines > 1 or (newlines and (self._item or _MARKER.match(self._tail, behind))):
-            return not self._blank
+            return True
         return end["stop"] is not None and self._is_stop(end)
 
     def _is_stop(self, end: re.Match[str]) -> bool:
@@ -184,11 +187,15 @@ class _Splitter:
 
     def _is_marker(self, end: re.Match[str]) -> bool:
         """Whether it is in the sentence's list number; only its first end can be, so with that the opening is read."""
-        return self._small is None and end.start() < self._open(end.start())
+        return self._small is None and end.start() < self._open(end.start(), end.end() + 1)
 
-    def _open(self, until: int) -> int:
-        """Reads the opening of the sentence, no further than `until`; says where it begins behind a marker."""
-        marker = _MARKER.match(self._tail, self._start) if self._line else None
+    def _open(self, until: int, known: int) -> int:
+        """Reads the opening of the sentence, of which the first letter is before `until`; says where it begins.
+
+        It begins behind a marker. That may be in what is `known`, however the text was cut: of what was decided now,
+        the character behind it.
+        """
+        marker = _OPENING.match(self._tail, self._start, known) if self._line else None
         body = marker.end() if marker else self._start
         letter = _LETTER.search(self._tail, body, min(until, self._start + _SIGHT))
         self._small = letter is not None and letter[0].islower()
@@ -209,7 +216,7 @@ class _Splitter:
         keep = max(self._start, self._at - _SIGHT)
         if keep > self._start:
             if self._small is None:
-                self._open(keep)
+                self._open(self._at, self._at)
             self._parts.append(self._tail[self._start : keep])
         self._tail = self._tail[keep:]
         self._at -= keep

@@ -24,13 +24,14 @@ def smooth(*, lag: float = 0.25, frame: float = 1 / 30) -> Callable[[Observable[
         source     -a-----b---|
         smooth()   -HL----ORD-|
 
-    For chunks, and for texts from `text()` or `reasoning()`. A delta begins to show when it comes, and is shown within
-    `lag`; what waits when another kind, structure or the ending comes is shown at once. So are tool calls: their
-    arguments are not read. Chunks are split and joined, and fold to what they would have folded to; `Restarted` drops
-    what waits, for it is void.
+    For chunks, and for texts from `text()` or `reasoning()`. A delta begins to show when it comes, and all but its
+    last cluster is shown within `lag`; what waits when another kind, structure or the ending comes is shown at once.
+    So are tool calls: their arguments are not read. Chunks are split and joined, and fold to what they would have
+    folded to; `Restarted` drops what waits, for it is void.
 
-    A grapheme cluster is never cut: the last one may go on in the next delta (an accent, half a flag), so it stays
-    until something follows, for as long as the stream is silent; a newline does not.
+    A grapheme cluster is never cut, unless it has more than 64 characters: the last one may go on in the next delta
+    (an accent, half a flag), so the last letter of each delta stays until something follows, for as long as the stream
+    is silent; a newline does not.
 
     Args:
         lag: Seconds that text may be behind, the last cluster excepted; what comes in bursts further apart than that
@@ -52,7 +53,7 @@ def smooth(*, lag: float = 0.25, frame: float = 1 / 30) -> Callable[[Observable[
 
 
 class _Smoothed(Held):
-    """What waits is shown within `lag`: at a pace of `size / lag`, which only grows until nothing waits any more.
+    """All but the last cluster is shown within `lag`: at a pace of `size / lag`, which only grows while some waits.
 
     Were it to fall with a small delta, what came before that would be late. A delta may come right after a frame and
     have to wait for the next one, so a frame of the lag is kept for that.

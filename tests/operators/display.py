@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, groupby
 from typing import Any, TypeAlias, cast
 
@@ -14,7 +14,16 @@ from reactivex.disposable import CompositeDisposable, Disposable
 from reactivex.testing import TestScheduler
 
 from rxrouter import ChatChunk, ChatCompletion, Usage
-from rxrouter._wire.chunk import Choice, Delta, FunctionDelta, ToolCallDelta, merge_key, text_of
+from rxrouter._wire.chunk import (
+    Choice,
+    Delta,
+    FunctionDelta,
+    ToolCallDelta,
+    kind_of,
+    merge_key,
+    text_and_structure,
+    text_of,
+)
 from rxrouter._wire.fold import CompletionFold
 from rxrouter._wire.graphemes import whole
 from rxrouter._wire.restarted import Restarted
@@ -248,13 +257,11 @@ chunk_arrivals = st.lists(chunks, max_size=12).flatmap(timed)
 
 
 def assert_same_answer(arrival: Arrival, shown: Shown) -> None:
-    """Chunks that fold to the same; structure is passed at once, as it came, and in its place in the text."""
+    """Chunks that fold to the same; structure is passed at once, and in its place in the text."""
     came, left = [value for _, value in arrival.values], [value for _, value in shown.values]
 
     assert _folded(left) == _folded(came)
-    assert [(at, id(value)) for at, value in shown.values if not _text(value)] == [
-        (at, id(value)) for at, value in arrival.values if not _text(value)
-    ]
+    assert _structure(shown) == _structure(arrival)
     assert _runs(_since_restart(left)) == _runs(_since_restart(came))
     assert all(timer.alone and timer.over_by(arrival.end) for timer in shown.timers)
     for run in _texts(left):
@@ -267,18 +274,34 @@ def _text(value: ChatChunk) -> str:
     return text_of(value, key) if key else ""
 
 
+def _parts(value: ChatChunk) -> list[ChatChunk]:
+    """A chunk, or its text and its structure, where it has both: which may leave one after the other."""
+    kind = kind_of(value)
+    if merge_key(value) is not None or kind is None or not text_of(value, kind):
+        return [value]
+    return [*text_and_structure(value, ChatChunk(id=value.id, model=value.model, created=value.created))]
+
+
+def _structure(told: Arrival | Shown) -> list[tuple[float, ChatChunk]]:
+    return [(at, part) for at, value in told.values for part in _parts(value) if not _text(part)]
+
+
+def _kinds(values: list[ChatChunk]) -> Iterator[tuple[object, Iterator[ChatChunk]]]:
+    """Runs of text of one kind, and structure."""
+    parts = [part for value in values for part in _parts(value)]
+    return groupby(parts, lambda part: merge_key(part) if _text(part) else id(part))
+
+
 def _runs(values: list[ChatChunk]) -> list[tuple[object, str]]:
     """Structure, and between it the text of each kind."""
-    groups = groupby(values, lambda value: merge_key(value) if _text(value) else id(value))
-    return [(kind, "".join(map(_text, group))) for kind, group in groups]
+    return [(kind if isinstance(kind, tuple) else None, "".join(map(_text, run))) for kind, run in _kinds(values)]
 
 
 def _texts(values: list[ChatChunk]) -> list[list[str]]:
     """How the text of each run is cut; arguments of tool calls are not for people."""
-    groups = groupby(values, lambda value: merge_key(value) if _text(value) else id(value))
     return [
-        [_text(value) for value in group]
-        for kind, group in groups
+        [_text(part) for part in run]
+        for kind, run in _kinds(values)
         if isinstance(kind, tuple) and kind[-1] != "tool_calls"
     ]
 

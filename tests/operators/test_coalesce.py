@@ -1,13 +1,17 @@
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, strategies as st
-from reactivex import Subject
-from reactivex.scheduler import TimeoutScheduler
+from reactivex import Subject, abc
+from reactivex.disposable import Disposable
+from reactivex.scheduler import NewThreadScheduler, TimeoutScheduler
 
-from rxrouter import ChatChunk, Delta
+from rxrouter import ChatChunk, Choice, Delta
 from rxrouter.operators import coalesce, text
 from tests.operators.display import (
     Arrival,
@@ -137,22 +141,47 @@ def test_coalesce_keeps_kinds_apart_when_a_value_makes_the_source_say_more_of_an
     assert got == [thought, word, no]
 
 
-def test_coalesce_without_a_scheduler_takes_the_default_and_keeps_its_threads_apart(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    source, clock = Subject[str](), Clock()
-    monkeypatch.setattr(TimeoutScheduler, "singleton", lambda: clock)
-    free: list[bool] = []
+class Threaded(NewThreadScheduler):
+    """Its timer runs out on whichever calls `fire`."""
 
-    def on_next(_: str) -> None:
-        with ThreadPoolExecutor(1) as another:
-            free.append(another.submit(source.lock.acquire, blocking=False).result())
+    def schedule_relative(self, duetime: Any, action: Any, state: Any = None) -> abc.DisposableBase:  # noqa: ARG002 - RxPY's
+        self.fire = partial(action, self, state)
+        return Disposable()
 
-    source.pipe(coalesce()).subscribe(on_next)
+
+@pytest.mark.parametrize("named", [True, False])
+def test_coalesce_keeps_the_threads_of_a_scheduler_apart(monkeypatch: pytest.MonkeyPatch, *, named: bool) -> None:
+    source, scheduler = Subject[str](), Threaded()
+    monkeypatch.setattr(TimeoutScheduler, "singleton", lambda: scheduler)
+    got: list[str] = []
+    said: list[Future[None]] = []
+
+    with ThreadPoolExecutor(1) as another:
+
+        def on_next(value: str) -> None:
+            got.append(value)
+            if not said:
+                said.append(another.submit(source.on_next, " world"))
+                with pytest.raises(TimeoutError):
+                    said[0].result(0.05)
+
+        source.pipe(coalesce()).subscribe(on_next, scheduler=scheduler if named else None)
+        source.on_next("Hello")
+        scheduler.fire()
+        said[0].result()
+    source.on_completed()
+
+    assert got == ["Hell", "o world"]
+
+
+def test_coalesce_does_not_wait_for_another_subscriber_of_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, scheduler = Subject[str](), Threaded()
+    monkeypatch.setattr(TimeoutScheduler, "singleton", lambda: scheduler)
+    source.pipe(coalesce()).subscribe()
     source.on_next("Hello")
-    clock.start()
 
-    assert free == [False]
+    with ThreadPoolExecutor(1) as another, source.lock:  # as a sibling would hold it while its reader is slow
+        another.submit(scheduler.fire).result(5)
 
 
 def test_coalesce_hands_the_scheduler_up() -> None:
@@ -161,10 +190,47 @@ def test_coalesce_hands_the_scheduler_up() -> None:
     assert reached is given_scheduler
 
 
-@pytest.mark.parametrize(("seconds", "chars"), [(-1, 1), (float("nan"), 1), (1, 0)])
-def test_coalesce_refuses_what_makes_no_sense(seconds: float, chars: int) -> None:
+@pytest.mark.parametrize(("seconds", "chars"), [(-1, 1), (float("nan"), 1), (1, 0), (1, float("nan"))])
+def test_coalesce_refuses_what_makes_no_sense(seconds: float, chars: Any) -> None:
     with pytest.raises(ValueError, match=r"seconds|chars"):
         coalesce(seconds, chars)
+
+
+def test_coalesce_joins_chunks_that_have_their_second_each() -> None:
+    values = [(n / 100, chunk({"content": piece}, created=n)) for n, piece in enumerate(("e", "\u0301", "!\n"), 1)]
+
+    ((_, joined),) = show(coalesce(), Arrival(values, end=1.0)).values
+
+    assert joined == chunk({"content": "e\u0301!\n"}, created=1)
+
+
+def test_coalesce_gives_the_text_beside_structure_to_the_cluster_that_it_goes_on() -> None:
+    last = msgspec.structs.replace(
+        chunk({}), system_fingerprint="fp", choices=[Choice(0, Delta(content="\u0301x"), "stop")]
+    )
+
+    shown = show(coalesce(), Arrival([(0.0, chunk({"role": "assistant", "content": "e"})), (0.2, last)], end=1.0))
+
+    assert [at for at, _ in shown.values] == [0.2, 0.2]
+    said, end = (value for _, value in shown.values)
+    assert said.choices == [Choice(0, Delta(role="assistant", content="e\u0301x"))]
+    assert end == msgspec.structs.replace(last, choices=[Choice(0, Delta(), "stop")])
+
+
+def test_coalesce_passes_text_beside_structure_as_it_came_where_nothing_of_its_kind_waits() -> None:
+    last = msgspec.structs.replace(chunk({}), choices=[Choice(0, Delta(content="\u0301x"), "stop")])
+    arrival = Arrival([(0.0, chunk({"reasoning": "e"})), (0.2, last)], end=1.0)
+
+    assert show(coalesce(), arrival).values[-1][1] is last
+
+
+def test_a_cluster_without_end_is_cut_so_that_little_is_held() -> None:
+    arrival = Arrival([(float(at), "\u0301" * 8) for at in range(100)], end=100.0)
+
+    shown = show(coalesce(), arrival)
+
+    assert shown.text == arrival.text
+    assert max(len(value) for _, value in shown.values) <= 64 + 8
 
 
 async def test_slow_reader_pauses_the_server_through_coalesce() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 from reactivex import Subject
 
 from rxrouter import Choice, Delta
@@ -79,7 +79,22 @@ runs = st.lists(texts | st.builds(str.__mul__, st.sampled_from("\n .-a。"), st.
 )
 
 
-@given((texts | runs | st.sampled_from(list(ENDS.values()))).flatmap(cut))
+# Sentences that begin with a small letter behind this and that, and are longer than what decisions look back to.
+openings = st.lists(st.sampled_from([*"\"'“([*_-\n ", "1. ", "\n\n1. ", "# ", "the", "The"]), max_size=6).map("".join)
+long = st.builds(
+    "{}{}{}end{}{}".format,
+    openings,
+    st.sampled_from(["the ", "The ", "3 "]),
+    st.builds(str.__mul__, st.just("word "), st.integers(8, 20)),
+    st.sampled_from(["! ", ". ", "!\n", "\n- "]),
+    st.sampled_from(["and then? more", "And\n- so. on", "1. and\nmore"]),
+)
+in_pieces = long.flatmap(cut) | long.map(list)
+
+
+@example(list('"the ' + "word " * 16 + "end! and then? more"))
+@example(list("\n\n1. foo\nbar"))
+@given((texts | runs | st.sampled_from(list(ENDS.values()))).flatmap(cut) | in_pieces)
 def test_sentences_are_the_same_however_the_text_was_cut(pieces: list[str]) -> None:
     arrival = Arrival([(float(at), piece) for at, piece in enumerate(pieces)], len(pieces))
 

@@ -546,7 +546,7 @@ chunks_of_a_stream = st.builds(
     id=st.just("gen-1"),
     model=st.just("a/b"),
     provider=st.just("P"),
-    created=st.just(5),
+    created=st.none() | st.integers(0, 3),
     choices=st.lists(choices, min_size=1, max_size=1) | st.lists(choices, max_size=2),
     usage=st.sampled_from([None, None, None, None, Usage(total_tokens=3)]),
 )
@@ -579,6 +579,7 @@ def test_merged_runs_fold_into_what_the_chunks_fold_into(chunks: list[ChatChunk]
     "late",
     [
         pytest.param({"openrouter_metadata": {"attempt": 1}}, id="metadata beside text"),
+        pytest.param({"created": 5}, id="its second beside the second text"),
         pytest.param({"id": "gen-1", "model": "a/b", "provider": "P", "created": 5}, id="head beside the second text"),
     ],
 )
@@ -589,6 +590,12 @@ def test_what_only_a_later_chunk_of_a_run_says_survives_merging(late: dict[str, 
     ]
 
     assert folded(merged_runs(chunks)) == folded(chunks)
+
+
+def test_chunks_of_different_seconds_are_one_of_the_first() -> None:
+    chunks = [ChatChunk(created=at, choices=[Choice(0, Delta(content="a"))]) for at in (5, 6)]
+
+    assert merged_runs(chunks) == [ChatChunk(created=5, choices=[Choice(0, Delta(content="aa"))])]
 
 
 @given(deltas.filter(has_content), st.integers(2, 5))

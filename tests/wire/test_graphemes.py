@@ -37,6 +37,7 @@ HARD = {
     "zero width space": ["a", "\u200b", "b"],
     "joiner before text": ["a\u200c", "b"],
     "ideographs": ["你", "好", "。"],
+    "ideographs newer than some Pythons": ["\U000323b0", "\U0003347f", "a"],
 }
 
 
