@@ -11,8 +11,8 @@ from collections.abc import Callable
 import pytest
 from reactivex import operators as ops
 
-from rxrouter import ChatChunk, ChatCompletion, OpenRouter, Restarted, RetryPolicy, RouterError
-from rxrouter.operators import completion, retry_transient, timeouts
+from rxrouter import ChatChunk, ChatCompletion, Limiter, OpenRouter, Restarted, RetryPolicy, RouterError
+from rxrouter.operators import completion, limit, retry_transient, timeouts
 from rxrouter.operators._retry_policy import AfterContent
 from rxrouter.testing import COMMENT, Act, Exchange, Reply, Simulator, Step, VirtualLoop, answer, chunk
 from tests.support import Observed
@@ -120,9 +120,10 @@ class Generation:
         for choice in value.choices:
             self.text += choice.delta.content or ""
 
-    async def run(self, client: OpenRouter, seed: str) -> None:
+    async def run(self, client: OpenRouter, limiter: Limiter, seed: str) -> None:
         chain = client.chat(seed).pipe(
             timeouts(first_content=20, content=10),
+            limit(limiter),  # a permit for each attempt
             retry_transient(self.policy),
             ops.do_action(self.show),
             timeouts(total=900),
@@ -164,6 +165,7 @@ async def run_all(count: int) -> Counter[str]:
     assert isinstance(loop, VirtualLoop)
     timers = loop.timers
     endings = Counter[str]()
+    limiter = Limiter(streams=20)
     for first in range(0, count, AT_ONCE):
         generations = {str(seed): Generation(seed) for seed in range(first, min(count, first + AT_ONCE))}
 
@@ -171,7 +173,7 @@ async def run_all(count: int) -> Counter[str]:
             return generations[exchange.json["messages"][0]["content"]].reply(exchange)
 
         async with Simulator(reply) as simulator, OpenRouter(base_url=simulator.base_url) as client:
-            await asyncio.gather(*(generation.run(client, seed) for seed, generation in generations.items()))
+            await asyncio.gather(*(generation.run(client, limiter, seed) for seed, generation in generations.items()))
             assert [task for task in asyncio.all_tasks() if task.get_name() == "rxrouter request"] == []
             for exchange in simulator.exchanges:
                 await exchange.over.wait()
@@ -183,6 +185,7 @@ async def run_all(count: int) -> Counter[str]:
         await asyncio.sleep(1)
         assert loop.connections == 0
         assert loop.timers == timers
+        assert (limiter.running, limiter.waiting) == (0, 0)
     return endings
 
 

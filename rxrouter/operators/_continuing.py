@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import Context
+from functools import reduce
 from typing import Any, TypeAlias
 
 import msgspec
@@ -17,6 +18,7 @@ from rxrouter._wire.completion import ChatCompletion, CompletionChoice, state_af
 from rxrouter._wire.fold import CompletionFold
 from rxrouter._wire.json import as_object
 from rxrouter._wire.request import ChatRequest
+from rxrouter.operators._bill import generation_of, parts_of
 from rxrouter.operators._echo import without_echo
 from rxrouter.operators._retry_policy import RetryPolicy
 from rxrouter.operators._retrying import Retrying
@@ -53,8 +55,8 @@ class Continuing(Retrying):
         self._posts: list[Attempt] = []  # of this attempt
         self._beginning: Continuation | None = None  # with which the same request is sent again
         self._goes_on = False  # this attempt, with the answer
-        self._usage: Usage | None = None  # of this attempt, so far
-        self._spent: Usage | None = None  # by those before, as far as they have said
+        self._used: tuple[tuple[object, Usage], ...] = ()  # in this attempt, so far
+        self._spent: tuple[tuple[object, Usage], ...] = ()  # in those before, as far as they have said
 
     def post(self, attempt: Attempt) -> None:
         """Takes note of a POST."""
@@ -63,8 +65,10 @@ class Continuing(Retrying):
     def _next(self) -> Observable[ChatChunk]:
         partial = self._partial()
         request = self._request()
-        self._posts, self._usage, self._beginning = [], None, None
+        self._posts, self._used, self._beginning = [], (), None
         self._goes_on = bool(partial.text.strip())
+        if self._shown and not self._goes_on:
+            self._spent = ()  # on another answer, which the mark says is void
         source = self._source
         if self._goes_on:
             if self._go_on is not None:
@@ -92,7 +96,8 @@ class Continuing(Retrying):
         if self._beginning is not None:
             self._beginning.over = True
         billed = error.usage if isinstance(error, StreamError) else None
-        self._spent = _sum(self._spent, billed or self._usage)
+        used = ((None, billed),) if billed is not None else self._used
+        self._spent += tuple((generation or generation_of(error), usage) for generation, usage in used)
         super()._failed(error, leading, context)
 
     def _verdict(self, error: Exception) -> float | Exception:
@@ -108,6 +113,8 @@ class Continuing(Retrying):
             return "it is JSON"
         if self._go_on is None and partial.text.strip() and not _has_messages(request):
             return "its source is not one chat request with messages"
+        if request is not None and _choices(request) > 1:
+            return "it is several answers"
         return _unfit(partial)
 
     def _refused(self, reason: str, cause: Exception) -> ContinuationRefusedError:
@@ -132,9 +139,9 @@ class Continuing(Retrying):
 
         def on_next(chunk: ChatChunk) -> None:
             if chunk.usage is not None:
-                self._usage = chunk.usage
-                if self._spent is not None:
-                    chunk = msgspec.structs.replace(chunk, usage=_sum(self._spent, chunk.usage))
+                self._used = parts_of(chunk.usage, chunk.id)
+                if self._spent:
+                    chunk = msgspec.structs.replace(chunk, usage=_sum((*self._spent, *self._used)))
             emit(chunk)
 
         return on_next
@@ -152,6 +159,11 @@ def _within(beginning: Continuation, source: Observable[ChatChunk]) -> Observabl
 
 def _has_messages(request: ChatRequest | None) -> bool:
     return request is not None and bool(request.messages) and "messages" not in (request.extra or {})
+
+
+def _choices(request: ChatRequest) -> int:
+    asked = (request.extra or {}).get("n", request.n)
+    return asked if isinstance(asked, int) else 1
 
 
 def _is_json(request: ChatRequest) -> bool:
@@ -174,10 +186,10 @@ def _unfit(partial: ChatCompletion) -> str | None:
     return next((obstacle for obstacle, there in obstacles.items() if there), None)
 
 
-def _sum(one: Usage | None, other: Usage | None) -> Usage | None:
-    if one is None or other is None:
-        return one or other
-    return msgspec.convert(_added(msgspec.to_builtins(one), msgspec.to_builtins(other)), Usage)
+def _sum(parts: tuple[tuple[object, Usage], ...]) -> Usage:
+    total = msgspec.convert(reduce(_added, (msgspec.to_builtins(usage) for _, usage in parts)), Usage)
+    total.parts = parts  # who adds up costs below must not add these again
+    return total
 
 
 def _added(one: Any, other: Any) -> Any:

@@ -48,7 +48,7 @@ def without_echo(shown: str) -> Operator[ChatChunk, ChatChunk]:
             observer: abc.ObserverBase[ChatChunk], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
             beginning = _Beginning(shown, observer)
-            return source.subscribe(beginning.on_next, observer.on_error, beginning.on_completed, scheduler=scheduler)
+            return source.subscribe(beginning.on_next, beginning.on_error, beginning.on_completed, scheduler=scheduler)
 
         return Observable(subscribe)
 
@@ -58,7 +58,8 @@ def without_echo(shown: str) -> Operator[ChatChunk, ChatChunk]:
 class _Beginning:
     """Holds chunks from the first text on, until it is known where the new text begins.
 
-    Where an error comes first, they were on their way through what is shown already, and say nothing new.
+    Where an error comes first, their text is on its way through what is shown already. It is dropped: shown, it would
+    double an echo, and an answer that is cut a little sooner is still what the model said. All else on them passes.
     """
 
     def __init__(self, shown: str, observer: abc.ObserverBase[ChatChunk]) -> None:
@@ -77,14 +78,21 @@ class _Beginning:
         self._held.append(chunk)
         self._look(whole=any(choice.finish_reason for choice in chunk.choices))
 
+    def on_error(self, error: Exception) -> None:
+        self._pass_on(len(self._said))
+        self._observer.on_error(error)
+
     def on_completed(self) -> None:
         self._look(whole=True)
         self._observer.on_completed()
 
     def _look(self, *, whole: bool) -> None:
         left = echo(self._shown, self._said, whole=whole)
-        if left is None:
-            return
+        if left is not None:
+            self._pass_on(left)
+
+    def _pass_on(self, left: int) -> None:
+        """Tells what was held, without the first so many characters of its text."""
         self._known = True
         held, self._held = self._held, []
         for chunk in held:

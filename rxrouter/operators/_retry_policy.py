@@ -20,7 +20,9 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     """What is tried again, how often, and when; durations are seconds.
 
     A pause that the server names (`Retry-After`, `X-RateLimit-Reset`) is kept, or, where it is longer than
-    `max_retry_after`, the error passes at once. All other pauses are drawn from a range that doubles with each failure.
+    `max_retry_after`, the error passes at once; up to `first_delay` is added, so that not all who share a limit come
+    back in one tick. All other pauses are drawn from a range that doubles with each failure. Tests that need exact
+    pauses set `jitter=0`, or replace `random`, which returns a number from 0 to 1.
 
     Raises:
         TypeError: a field has the wrong type.
@@ -65,6 +67,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
             return None
         named = error.retry_after if isinstance(error, APIError) else None
         if named:
-            return named if named <= self.max_retry_after else None
+            later = self.jitter * self.random() * self.first_delay
+            return min(named + later, self.max_retry_after) if named <= self.max_retry_after else None
         delay = min(self.max_delay, self.first_delay * 2.0 ** min(failures - 1, _DOUBLINGS))
         return delay * (1 - self.jitter * self.random())

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from msgspec import Struct
 from reactivex import Observable, abc
 from reactivex.disposable import SingleAssignmentDisposable
 
 from rxrouter._attempt import watching
-from rxrouter._errors import BudgetExceededError, StreamError
+from rxrouter._errors import BudgetExceededError
 from rxrouter._wire.chunk import ChatChunk, Delta, Usage, reasoning_of
 from rxrouter._wire.restarted import Restarted
+from rxrouter.operators._bill import Bill
 from rxrouter.operators._progress import Progress
 from rxrouter.operators._types import Operator
 
@@ -124,6 +125,18 @@ class _Terms(Struct, frozen=True):
                 raise ValueError(f"{name} is a number > 0, or None")
 
 
+class _Generation:
+    """What is known of one generation."""
+
+    __slots__ = ("cost", "estimated", "tokens", "unpriced")
+
+    def __init__(self) -> None:
+        self.cost = 0.0  # as said
+        self.tokens = 0  # as said
+        self.estimated = 0.0  # tokens, since they were said
+        self.unpriced = 0.0  # tokens, said or estimated, since the cost was said
+
+
 class _Account:
     """What one subscription adds to what was spent."""
 
@@ -131,31 +144,22 @@ class _Account:
         self._terms = terms
         self._price = terms.price or 0.0
         self._spent = spent
-        self._open_answer()
-
-    def _open_answer(self) -> None:
-        self._generation_id: str | None = None  # that the usage is of
-        self._cost = 0.0  # as said
-        self._tokens = 0  # as said
-        self._estimated = 0.0  # tokens, since they were said
-        self._unpriced = 0.0  # tokens, said or estimated, since the cost was said
+        self._bill = Bill(_Generation)
 
     def add(self, chunk: ChatChunk) -> None:
         """Takes note of a chunk."""
         count = self._terms.count
         for choice in chunk.choices:
             for piece in _pieces(choice.delta):
-                self._estimate(count(piece))
+                self._estimate(self._bill.of(chunk.id), count(piece))
         if chunk.usage is not None:
-            self._say(chunk.usage, chunk.id)
+            self._say(self._bill.said(chunk.usage, chunk.id))
         if not chunk.choices and isinstance(chunk, Restarted):
             self.bill_for(chunk.cause)
-            self._open_answer()
 
     def bill_for(self, error: Exception | None) -> None:
-        """A failed attempt was billed, too, and may have said so."""
-        if isinstance(error, StreamError) and error.usage is not None:
-            self._say(error.usage, error.generation_id)
+        """Failed attempts were billed, too, and may have said so."""
+        self._say(self._bill.ended(error))
 
     def exceeded(self, *, beforehand: bool = False) -> BudgetExceededError | None:
         """The error, if more is spent than the limit; beforehand, if nothing is left."""
@@ -172,30 +176,28 @@ class _Account:
                 return BudgetExceededError("tokens", terms.tokens, tokens, estimated=estimated)
         return None
 
-    def _estimate(self, tokens: float) -> None:
-        self._estimated += tokens
+    def _estimate(self, generation: _Generation, tokens: float) -> None:
+        generation.estimated += tokens
         self._spent.estimated_tokens += tokens
-        self._leave_unpriced(tokens)
+        self._leave_unpriced(generation, tokens)
 
-    def _say(self, usage: Usage, generation_id: str | None) -> None:
-        """The server's word, which is of the whole answer, replaces what it said before and what was estimated."""
+    def _say(self, said: Iterable[tuple[_Generation, Usage]]) -> None:
+        """The server's word, which is of a whole generation, replaces what it said before and what was estimated."""
         spent = self._spent
-        if self._generation_id not in {None, generation_id}:
-            self._cost, self._tokens = 0.0, 0  # those of an answer before this one
-        self._generation_id = generation_id
-        if usage.completion_tokens is not None:
-            more = usage.completion_tokens - self._tokens
-            self._leave_unpriced(more - self._estimated)
-            spent.tokens += more
-            spent.estimated_tokens -= self._estimated
-            self._tokens, self._estimated = usage.completion_tokens, 0.0
-        if usage.cost is not None:
-            self._leave_unpriced(-self._unpriced)
-            spent.cost += usage.cost - self._cost
-            self._cost = usage.cost
+        for generation, usage in said:
+            if usage.completion_tokens is not None:
+                more = usage.completion_tokens - generation.tokens
+                self._leave_unpriced(generation, more - generation.estimated)
+                spent.tokens += more
+                spent.estimated_tokens -= generation.estimated
+                generation.tokens, generation.estimated = usage.completion_tokens, 0.0
+            if usage.cost is not None:
+                self._leave_unpriced(generation, -generation.unpriced)
+                spent.cost += usage.cost - generation.cost
+                generation.cost = usage.cost
 
-    def _leave_unpriced(self, tokens: float) -> None:
-        self._unpriced += tokens
+    def _leave_unpriced(self, generation: _Generation, tokens: float) -> None:
+        generation.unpriced += tokens
         self._spent.estimated_cost += tokens * self._price
 
 

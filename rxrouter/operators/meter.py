@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import copy
 from typing import Any, overload
 
@@ -11,14 +11,13 @@ from msgspec import Struct
 from reactivex import Observable, abc
 from reactivex.scheduler import TimeoutScheduler
 
-from rxrouter._attempt import Attempt, watching
+from rxrouter._attempt import AT_ONCE, Attempt, watching
 from rxrouter._errors import StreamError
 from rxrouter._wire.chunk import ChatChunk, Delta, Usage, has_content, reasoning_of
 from rxrouter._wire.restarted import Restarted
+from rxrouter.operators._bill import Bill
 from rxrouter.operators._clock import clock_of
 from rxrouter.operators._types import Operator
-
-_AT_ONCE = 16  # POSTs that are looked after at a time; nobody hedges with more
 
 
 class Meter(Struct, gc=False):
@@ -98,6 +97,15 @@ def meter(watch: Callable[[Meter], object] | None = None) -> Operator[ChatChunk,
     return operator
 
 
+class _Cost:
+    """What one generation said that it cost."""
+
+    __slots__ = ("said",)
+
+    def __init__(self) -> None:
+        self.said = 0.0
+
+
 class _Measurement:
     """One subscription: its Meter in the making, and to whom it is shown."""
 
@@ -108,11 +116,12 @@ class _Measurement:
         self._watch = watch
         self._now = clock_of(scheduler)
         self._meter = Meter()
-        self._attempts: deque[Attempt] = deque(maxlen=_AT_ONCE)
+        self._attempts: deque[Attempt] = deque(maxlen=AT_ONCE)
         self._first: float | None = None  # content of this answer
         self._last: float | None = None  # content of any
-        self._paid = 0.0  # for generations before this one
-        self._billed: str | None = None  # the generation that the last cost is of
+        self._bill = Bill(_Cost)
+        self._running: _Cost | None = None  # that was said last
+        self._others = 0.0  # what all but that one cost
         self._began = self._now()
 
     def attempt(self, attempt: Attempt) -> None:
@@ -133,7 +142,7 @@ class _Measurement:
             self._observer.on_next(chunk)
 
     def on_error(self, error: Exception) -> None:
-        self._bill_for(error)
+        self._pay_for(error)
         self._end()
         self._observer.on_error(error)
 
@@ -174,7 +183,8 @@ class _Measurement:
         if chunk.provider:
             meter.provider = chunk.provider
         if chunk.usage is not None:
-            self._bill(chunk.usage, chunk.id)
+            meter.usage = chunk.usage
+            self._pay(self._bill.said(chunk.usage, chunk.id))
 
     def _content(self, delta: Delta, now: float) -> None:
         meter = self._meter
@@ -195,24 +205,22 @@ class _Measurement:
             if meter.time_to_first_reasoning is None:
                 meter.time_to_first_reasoning = now
 
-    def _bill(self, usage: Usage, generation_id: str | None) -> None:
-        meter = self._meter
-        meter.usage = usage
-        if usage.cost is not None:
-            if self._billed is not None and generation_id != self._billed:
-                self._paid = meter.cost or 0.0
-            self._billed = generation_id
-            meter.cost = self._paid + usage.cost
+    def _pay(self, said: Iterable[tuple[_Cost, Usage]]) -> None:
+        for cost, usage in said:
+            if usage.cost is not None:
+                if cost is not self._running:
+                    self._running, self._others = cost, (self._meter.cost or 0.0) - cost.said
+                self._meter.cost = self._others + usage.cost
+                cost.said = usage.cost
 
-    def _bill_for(self, error: Exception | None) -> None:
-        """A failed attempt was billed, too, and may have said so."""
+    def _pay_for(self, error: Exception | None) -> None:
         if isinstance(error, StreamError) and error.usage is not None:
-            self._bill(error.usage, error.generation_id)
+            self._meter.usage = error.usage
+        self._pay(self._bill.ended(error))
 
     def _restart(self, cause: Exception | None) -> None:
         meter = self._meter
-        self._bill_for(cause)
-        self._paid, self._billed = meter.cost or 0.0, None
+        self._pay_for(cause)
         self._first = None
         meter.content_seconds = 0.0
         meter.text_characters = meter.reasoning_characters = 0

@@ -12,9 +12,10 @@ from reactivex import Observable, abc
 from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 from reactivex.scheduler import TimeoutScheduler
 
-from rxrouter._attempt import Attempt, watching
+from rxrouter._attempt import AT_ONCE, Attempt, watching
 from rxrouter._errors import ContentTimeoutError
 from rxrouter._wire.chunk import ChatChunk
+from rxrouter._wire.restarted import Restarted
 from rxrouter.operators._clock import clock_of
 from rxrouter.operators._content import is_content
 
@@ -30,7 +31,6 @@ BATCH = MappingProxyType({"first_content": 600.0, "content": 300.0, "total": 360
 # the values that have come meanwhile are seen.
 _LOOK_SECONDS = 0.05
 _ROUNDING_SECONDS = 0.001  # of timers, and of datetimes
-_AT_ONCE = 16  # POSTs whose pauses are looked at; nobody hedges with more
 
 
 def timeouts(
@@ -43,7 +43,8 @@ def timeouts(
         timeouts()   -r-a-b-e#(x)
 
     Behind a retry, the clocks are what the reader waits, over all attempts; before it, each attempt has its own. Those
-    for content don't run while a slow reader pauses the socket, nor after a finish reason, when only usage is to come.
+    for content don't run while a slow reader pauses the socket, nor when every choice that has begun has finished, for
+    only usage is to come then.
 
     Args:
         first_content: Seconds from subscribing to the first content.
@@ -100,22 +101,28 @@ class _Clocks(abc.DisposableBase):
         self._observer = observer
         self._scheduler = scheduler
         self._now = clock_of(scheduler)
-        self._attempts: deque[Attempt] = deque(maxlen=_AT_ONCE)
+        self._attempts: deque[Attempt] = deque(maxlen=AT_ONCE)
         self._source = SingleAssignmentDisposable()
         self._timer = SerialDisposable()
         self._seen = 0
         self._last: Any = None
         self._begun = False  # there was content
+        self._choices = set[int]()  # that were seen
+        self._finished = set[int]()
         self._resting = limits.first_content is None  # no content is waited for
         self._began = self._since = self._now()
 
     def watch(self, source: Observable[Any], scheduler: abc.SchedulerBase | None) -> None:
         """Starts the clocks, and what they are for."""
+        try:
+            with watching(self._attempts.append):
+                self._source.disposable = source.subscribe(
+                    self._on_next, self._observer.on_error, self._observer.on_completed, scheduler=scheduler
+                )
+        except BaseException:
+            self.dispose()
+            raise
         self._look()
-        with watching(self._attempts.append):
-            self._source.disposable = source.subscribe(
-                self._on_next, self._observer.on_error, self._observer.on_completed, scheduler=scheduler
-            )
 
     def dispose(self) -> None:
         self._timer.dispose()
@@ -128,11 +135,22 @@ class _Clocks(abc.DisposableBase):
         if is_content(value):  # noted when the reader is done with it: while it was at work, nobody listened
             self._since = self._now()
             self._begun = True
-            self._resting = False
+            if self._resting:
+                self._resting = False
+                self._look()
         if isinstance(value, ChatChunk):
-            for choice in value.choices:
-                if choice.finish_reason is not None:
-                    self._resting = True
+            self._note_ends(value)
+
+    def _note_ends(self, chunk: ChatChunk) -> None:
+        """No more content is waited for when every choice that was seen has finished."""
+        for choice in chunk.choices:
+            self._choices.add(choice.index)
+            if choice.finish_reason is not None:
+                self._finished.add(choice.index)
+                self._resting = self._finished == self._choices
+        if not chunk.choices and isinstance(chunk, Restarted):
+            self._choices.clear()
+            self._finished.clear()
 
     def _look(self, _: abc.SchedulerBase | None = None, seen: _Due | None = None) -> None:
         now = self._now()
@@ -152,9 +170,11 @@ class _Clocks(abc.DisposableBase):
         clocks: list[_Due] = []
         if limits.total is not None:
             clocks.append(_Due(self._began + limits.total, "total", limits.total))
+        if self._resting:
+            return min(clocks, default=None)
         paused = any(attempt.paused for attempt in self._attempts)
         resumed = max((attempt.resumed or 0.0 for attempt in self._attempts), default=0.0)
-        since = now if paused or self._resting else max(self._since, resumed)
+        since = now if paused else max(self._since, resumed)
         if limits.first_content is not None and not self._begun:
             clocks.append(_Due(since + limits.first_content, "first", limits.first_content))
         elif limits.content is not None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import reactivex as rx
 from reactivex import Observable, abc
 from reactivex.testing import TestScheduler
@@ -18,7 +19,9 @@ from rxrouter import (
     TransportError,
     Usage,
 )
-from rxrouter.operators import completion, continue_from_partial, retry_transient, text
+from rxrouter._attempt import Attempt
+from rxrouter._wire.request import chat_request
+from rxrouter.operators import Meter, Spent, budget, completion, continue_from_partial, meter, retry_transient, text
 from tests.operators.support import chunk, play, recorded, subscribed_scheduler
 
 ONE, TWO, THREE = (chunk({"content": word}) for word in ("one", " two", " three"))
@@ -134,6 +137,102 @@ def test_usage_said_as_it_grows_counts_once_per_attempt() -> None:
     chunks, _ = continued(lambda _: saying(*running, None), ONE, *running, CUT)
 
     assert [chunk.usage.completion_tokens for chunk in chunks if chunk.usage] == [1, 2, 3, 4, 5, 6]
+
+
+def paid(chain: Observable[ChatChunk]) -> tuple[float | None, float, int, Usage | None]:
+    """What the meter and the budget behind a chain say that it cost, its tokens, and the usage of the answer."""
+    scheduler, spent = TestScheduler(), Spent()
+    meters: list[Meter] = []
+    answers: list[ChatCompletion] = []
+    chain.pipe(meter(meters.append), budget(cost=9, spent=spent), completion()).subscribe(
+        answers.append, lambda _: None, scheduler=scheduler
+    )
+    scheduler.advance_to(500)
+    return meters[-1].cost, spent.cost, spent.tokens, answers[0].usage if answers else None
+
+
+def billing(text: str, id: str | None, cost: float, tokens: int) -> ChatChunk:  # noqa: A002 - the field's name
+    return chunk({"content": text}, id=id, usage={"cost": cost, "completion_tokens": tokens})
+
+
+def failing(id: str | None, cost: float, tokens: int) -> StreamError:  # noqa: A002 - the field's name
+    error = StreamError(502, usage=Usage(cost=cost, completion_tokens=tokens))
+    error.generation_id = id
+    return error
+
+
+def test_usage_that_is_summed_is_not_added_again() -> None:
+    first = billing("one", "gen-1", 0.25, 1)
+    second = billing(" two", "gen-2", 0.25, 1), billing(" three", "gen-2", 0.5, 2)
+
+    cut = paid(saying(first, CUT).pipe(continue_from_partial(lambda _: saying(*second, None), policy=SOON)))
+    billed = paid(
+        saying(ONE, failing("gen-1", 0.25, 1)).pipe(continue_from_partial(lambda _: saying(*second, None), policy=SOON))
+    )
+
+    assert cut == billed == (0.75, 0.75, 3, Usage(cost=0.75, completion_tokens=3))
+
+
+def test_usage_of_generations_without_ids_is_not_added_again() -> None:
+    rest = saying(billing(" two", None, 0.5, 2), None)
+
+    for first in ((billing("one", None, 0.25, 1), CUT), (chunk({"content": "one"}, id=None), failing(None, 0.25, 1))):
+        chain = saying(*first).pipe(continue_from_partial(lambda _: rest, policy=SOON))
+        assert paid(chain)[0] == 0.75
+
+
+def test_all_that_was_billed_before_giving_up_is_paid_once() -> None:
+    policy = RetryPolicy(attempts=3, first_delay=1, jitter=0)
+    two = chunk({"content": " two"}, id="gen-2")
+    rests = [(two, failing("gen-2", 0.5, 2)), (billing(" three", "gen-3", 0.75, 2), failing("gen-3", 1, 3))]
+
+    chain = saying(ONE, failing("gen-1", 0.25, 1)).pipe(
+        continue_from_partial(lambda _: saying(*rests.pop(0)), policy=policy)
+    )
+
+    assert paid(chain)[:3] == (1.75, 1.75, 6)
+
+
+@pytest.mark.parametrize("ids", [("gen-1", "gen-2", "gen-3"), (None, None, None)], ids=["named", "unnamed"])
+@pytest.mark.parametrize("content", ["", "x"], ids=["before content", "after content"])
+def test_what_attempts_of_a_retry_were_billed_is_paid_once_when_it_gives_up(
+    content: str, ids: tuple[str | None, ...]
+) -> None:
+    rows = [(chunk({"content": content}, id=name), failing(name, 0.25, 1)) for name in ids]
+    policy = RetryPolicy(first_delay=1, jitter=0, after_content="restart")
+
+    chain = rx.defer(lambda _: saying(*rows.pop(0))).pipe(retry_transient(policy))
+
+    assert paid(chain)[:3] == (0.75, 0.75, 3)
+
+
+def test_what_a_void_attempt_used_is_not_in_the_usage_of_the_new_answer() -> None:
+    thought = chunk({"reasoning": "hm"}, id="gen-1")
+    rows = [(thought, failing("gen-1", 0.25, 1)), (billing("one", "gen-2", 0.5, 2), None)]
+
+    chain = rx.defer(lambda _: saying(*rows.pop(0))).pipe(
+        retry_transient(RetryPolicy(first_delay=1, jitter=0, after_content="continue"))
+    )
+
+    assert paid(chain) == (0.75, 0.75, 3, Usage(cost=0.5, completion_tokens=2))
+
+
+@pytest.mark.parametrize("asked", [{"n": 2}, {"n": 1, "extra": {"n": 2}}], ids=["n", "extra's n"])
+def test_several_answers_are_not_continued_though_only_one_has_begun(asked: dict[str, Any]) -> None:
+    def begin(observer: abc.ObserverBase[ChatChunk], _: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        Attempt(chat_request("hi", asked)).tell()
+        return saying(ONE, CUT).subscribe(observer)
+
+    scheduler = TestScheduler()
+    errors: list[Exception] = []
+    Observable(begin).pipe(continue_from_partial(lambda _: rx.never(), policy=SOON)).subscribe(
+        on_error=errors.append, scheduler=scheduler
+    )
+    scheduler.advance_to(50)
+
+    (error,) = errors
+    assert isinstance(error, ContinuationRefusedError)
+    assert error.reason == "it is several answers"
 
 
 def test_while_there_is_no_text_it_begins_anew() -> None:

@@ -100,10 +100,14 @@ def test_a_finish_ends_the_wait() -> None:
     assert [at for at, _ in told] == [2, 2, 9]
 
 
-def test_what_was_on_its_way_through_the_text_says_nothing_new_at_an_error() -> None:
+def test_text_that_may_be_an_echo_is_not_shown_at_an_error_but_all_else_that_came_with_it() -> None:
     error = ValueError("cut")
+    usage = {"completion_tokens": 1}
+    said = chunk({"content": "one", "reasoning": "hm"}, usage=usage)
 
-    assert play(without_echo("one two"), (1, chunk({"content": "one"})), (2, error))[0] == [(2, error)]
+    told, _ = play(without_echo("one two"), (1, said), (2, error))
+
+    assert told == [(2, chunk({"content": "", "reasoning": "hm"}, usage=usage)), (2, error)]
 
 
 def heard(shown: str, chunks: list[ChatChunk]) -> str:

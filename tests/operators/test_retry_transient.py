@@ -113,10 +113,18 @@ def test_pauses_are_drawn_from_the_whole_range() -> None:
     assert 0.45 < sum(pauses) / 1000 < 0.55
 
 
-def test_the_pause_of_the_server_is_kept_exactly() -> None:
+def test_the_pause_of_the_server_is_the_least_and_spread_by_a_part_of_the_first_delay() -> None:
+    limited = StatusError(429, retry_after=7.5)
+
+    assert RetryPolicy(first_delay=2, jitter=0).pause(limited, 1) == 7.5
+    assert RetryPolicy(first_delay=2, random=lambda: 0.5).pause(limited, 2) == 8.5
+    assert RetryPolicy(first_delay=2, jitter=0.5, random=lambda: 0.5).pause(limited, 1) == 8.0
+    assert RetryPolicy(first_delay=2, max_retry_after=8, random=lambda: 0.5).pause(limited, 1) == 8.0
+
+
+def test_a_pause_of_the_server_that_is_too_long_ends_it() -> None:
     policy = RetryPolicy(random=lambda: 0.5)
 
-    assert policy.pause(StatusError(429, retry_after=7.5), 1) == 7.5
     assert policy.pause(StatusError(429, retry_after=60), 2) == 60
     assert policy.pause(StatusError(429, retry_after=60.1), 1) is None
     assert policy.pause(StatusError(429, retry_after=0), 1) == 0.25

@@ -7,9 +7,9 @@ import pytest
 from reactivex import Observable, Subject, abc
 from reactivex.testing import TestScheduler
 
-from rxrouter import ChatChunk, Comment, ContentTimeoutError, ServerSentEvent, is_transient
+from rxrouter import ChatChunk, Comment, ContentTimeoutError, Restarted, ServerSentEvent, is_transient
 from rxrouter.operators import BATCH, INTERACTIVE, REASONING, Operator, timeouts
-from tests.operators.support import chunk, play, subscribed_scheduler
+from tests.operators.support import Clock, chunk, play, subscribed_scheduler
 
 ROLE, HEL, LO = chunk({"role": "assistant", "content": ""}), chunk({"content": "Hel"}), chunk({"content": "lo"})
 FINISH = chunk(choices=[{"index": 0, "delta": {"content": ""}, "finish_reason": "stop"}])
@@ -125,6 +125,55 @@ def test_after_a_finish_reason_only_the_whole_is_timed() -> None:
 
 def test_content_after_the_finish_of_one_choice_is_timed_again() -> None:
     assert timed_out(play(timeouts(content=3), (1, HEL), (2, FINISH), (9, LO))[0])[0] == 12
+
+
+def test_one_choice_that_has_finished_does_not_stop_the_clock_of_another() -> None:
+    both = chunk({"content": "a"}, {"content": "b"})
+    second = chunk(choices=[{"index": 1, "delta": {}, "finish_reason": "stop"}])
+
+    assert timed_out(play(timeouts(content=3), (1, both), (2, FINISH))[0])[0] == 4
+    assert play(timeouts(content=3), (1, both), (2, FINISH), (3, second), (50, None))[0][-1] == (50, None)
+
+
+def test_choices_of_a_void_answer_are_not_waited_for() -> None:
+    both = chunk({"content": "a"}, {"content": "b"})
+
+    heard, _ = play(timeouts(content=3), (1, both), (2, Restarted(attempt=2)), (3, HEL), (4, FINISH), (50, None))
+
+    assert heard[-1] == (50, None)
+
+
+@pytest.mark.parametrize("said", [(), (HEL,)], ids=["at once", "after content"])
+def test_a_source_that_can_t_be_subscribed_leaves_no_timer(said: tuple[ChatChunk, ...]) -> None:
+    class Closed(Observable[ChatChunk]):
+        def subscribe(self, on_next: Any = None, *_: Any, **__: Any) -> abc.DisposableBase:
+            for value in said:
+                on_next(value)
+            raise RuntimeError("closed")
+
+    clock = Clock()
+    with pytest.raises(RuntimeError, match="closed"):
+        Closed().pipe(timeouts(content=5, total=9)).subscribe(scheduler=clock)
+
+    assert clock.timers == set()
+
+
+def test_no_timer_waits_while_no_content_does() -> None:
+    clock = Clock()
+    chunks = Subject[ChatChunk]()
+    errors: list[Exception] = []
+    chunks.pipe(timeouts(content=5)).subscribe(on_error=errors.append, scheduler=clock)
+    before = len(clock.timers)
+    chunks.on_next(HEL)
+    armed = len(clock.timers)
+    chunks.on_next(FINISH)
+    clock.pass_ms(20_000)
+    after = len(clock.timers)
+    chunks.on_next(LO)
+    clock.pass_ms(6_000)
+
+    assert (before, armed, after) == (0, 1, 0)
+    assert isinstance(errors[0], ContentTimeoutError)
 
 
 def test_a_clock_alone_needs_no_other() -> None:

@@ -529,3 +529,25 @@ def test_a_retry_works_without_a_loop_of_ones_own() -> None:
     ):
         chain = client.chat("hi").pipe(timeouts(total=30), retry_transient(SOON), completion())
         assert chain.run().text == WORDS
+
+
+@pytest.mark.virtual
+async def test_a_finish_reason_completes_though_comments_and_no_usage_follow_for_ever() -> None:
+    for_ever: list[Step] = [5.0, COMMENT] * 1_000
+    finished = chunk(finish="stop")
+    async with served(Reply([*HALF, finished, *for_ever]), timeouts=Timeouts(silence=20)) as (client, _):
+        begun = asyncio.get_running_loop().time()
+        seen = await observe(client.chat("hi"))
+
+        assert seen.endings == [None]
+        assert asyncio.get_running_loop().time() - begun == pytest.approx(20, abs=1)
+
+
+@pytest.mark.virtual
+async def test_usage_is_waited_for_behind_a_finish_reason_for_as_long_as_silence_may_last() -> None:
+    late: list[Step] = [chunk(finish="stop"), 15.0, chunk(), 15.0, chunk(usage={"cost": 0.5}), DONE]
+    async with served(Reply([*HALF, *late]), timeouts=Timeouts(silence=20)) as (client, _):
+        seen = await observe(client.chat("hi"))
+
+    assert seen.endings == [None]
+    assert seen.values[-1].usage is not None
