@@ -39,8 +39,8 @@ from rxrouter import (
     for_each,
     iterate,
 )
-from rxrouter._queue import Queue
 from rxrouter._gate import Barrier, Gate, current_gates
+from rxrouter._queue import Queue
 from rxrouter._wire.chunk import Choice, Delta, FunctionDelta, ToolCallDelta, Usage
 from rxrouter._wire.completion import ChatCompletion
 from rxrouter._wire.fold import CompletionFold
