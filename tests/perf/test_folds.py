@@ -53,13 +53,17 @@ def looked_at(look: Callable[[ChatCompletion], object]) -> Source:
     return lambda source: source.pipe(snapshots(), ops.map(look))
 
 
+def last_of_all(source: Observable[ChatChunk]) -> Observable[ChatCompletion]:
+    return source.pipe(snapshots(), ops.last())
+
+
 @pytest.mark.parametrize(
     ("name", "operator", "answer"),
     [
         ("text()", text(), words),
         ("completion()", completion(), words),
         ("snapshots()", snapshots(), words),
-        ("snapshots(), the last kept", lambda source: source.pipe(snapshots(), ops.last()), words),
+        ("snapshots(), the last kept", last_of_all, words),
         ("tool_calls()", tool_calls(), arguments),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
