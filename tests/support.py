@@ -51,6 +51,11 @@ class Observed(Generic[T]):
         self.over.set()
 
 
+def told(stderr: str) -> str:
+    """What a program said, without what asyncio's debug mode says of the machine: that a callback took long."""
+    return "".join(line for line in stderr.splitlines(keepends=True) if not line.startswith("Executing <"))
+
+
 async def until(true: Callable[[], bool]) -> None:
     """Lets the loop turn until something is so that no event tells of; the test's time limit is the only one."""
     while not true():  # noqa: ASYNC110 - polled, because a server's thread or socket has no event for it

@@ -15,15 +15,18 @@ from typing import Any
 import pytest
 
 from rxrouter.testing import STORY, Act, Exchange, Reply, Simulator, answer, chunk
+from tests.support import told
 
 COMMAND = [sys.executable, "-X", "dev", "-W", "error", "-m", "rxrouter"]
 
 
 def rxrouter(*arguments: str, url: str = "", **more: Any) -> subprocess.CompletedProcess[str]:
     environment = os.environ | ({"OPENROUTER_BASE_URL": url} if url else {})
-    return subprocess.run(
+    run = subprocess.run(
         [*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False, env=environment, **more
     )
+    run.stderr = told(run.stderr)
+    return run
 
 
 def one_line(stderr: str) -> str:

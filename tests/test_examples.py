@@ -10,6 +10,8 @@ from textwrap import dedent
 
 import pytest
 
+from tests.support import told
+
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 LINES = 45  # of code and comments; an example that needs more is two
 
@@ -27,7 +29,7 @@ def test_example_prints_what_it_says(example: Path) -> None:
         check=False,
     )
 
-    assert (run.returncode, run.stderr) == (0, "")
+    assert (run.returncode, told(run.stderr)) == (0, "")
     assert run.stdout.strip() == dedent(expected).strip()
 
 

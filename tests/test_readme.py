@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rxrouter.testing import Simulator
+from tests.support import told
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -30,7 +31,7 @@ def test_block_runs(block: str) -> None:
             check=False,
         )
 
-    assert (run.returncode, run.stderr) == (0, "")
+    assert (run.returncode, told(run.stderr)) == (0, "")
     for line in promised:
         assert line in run.stdout
 
