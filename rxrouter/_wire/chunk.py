@@ -274,7 +274,7 @@ def merge(chunks: list[ChatChunk]) -> ChatChunk:
     def joined(name: str) -> str | None:
         return "".join(getattr(d, name) or "" for d in deltas) or None
 
-    created = next((chunk.created for chunk in chunks if chunk.created), None)
+    created = next((chunk.created for chunk in chunks if chunk.created), first.created)
     delta = Delta(
         role=deltas[0].role,
         content=joined("content"),

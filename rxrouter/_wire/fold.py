@@ -300,7 +300,9 @@ class _Answer:
     def add_head(self, chunk: ChatChunk, number: int) -> None:
         head = copy(self.heads.values[-1]) if self.heads.values else ChatCompletion()
         for name in self.missing:
-            setattr(head, name, getattr(chunk, name))
+            told = getattr(chunk, name)
+            if told is not None and not getattr(head, name):
+                setattr(head, name, told)
         self.missing = tuple(name for name in self.missing if not getattr(head, name))
         head.usage = chunk.usage or head.usage
         head.service_tier = chunk.service_tier or head.service_tier

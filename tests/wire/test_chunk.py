@@ -580,6 +580,7 @@ def test_merged_runs_fold_into_what_the_chunks_fold_into(chunks: list[ChatChunk]
     [
         pytest.param({"openrouter_metadata": {"attempt": 1}}, id="metadata beside text"),
         pytest.param({"created": 5}, id="its second beside the second text"),
+        pytest.param({"created": 7}, id="a time beside the second text"),
         pytest.param({"id": "gen-1", "model": "a/b", "provider": "P", "created": 5}, id="head beside the second text"),
     ],
 )
