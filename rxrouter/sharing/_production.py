@@ -1,0 +1,118 @@
+"""Production: a generation that is made in this process, for whoever reads it, or nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from reactivex import Observable, abc
+from reactivex.disposable import SingleAssignmentDisposable
+
+from rxrouter._consume import Subscription
+from rxrouter._errors import GenerationTooLargeError, ProducerLostError, RouterError
+from rxrouter._gate import hide_gate, scope
+from rxrouter._source.loop import LoopScheduler
+from rxrouter._source.observable import LoopObservable
+from rxrouter._wire.chunk import ChatChunk
+from rxrouter.operators._fanout import FanoutReader
+from rxrouter.sharing._entries import another, decode_ending, encode, encode_ending
+from rxrouter.sharing.log import Log, Writer
+from rxrouter.sharing.tape import Tape
+
+
+class Production(abc.ObserverBase[ChatChunk]):
+    """Claims a key, then takes the chunks, on whatever thread they come, into the log.
+
+    Args:
+        scheduler: The hub's; on its loop everything happens.
+        max_bytes: Where the generation is cut.
+        on_over: Called when it is nobody's here any more: ended, or refused because another hub makes it.
+    """
+
+    def __init__(self, scheduler: LoopScheduler, max_bytes: int, on_over: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self.begun: asyncio.Future[None] = loop.create_future()  # the log knows the key, or can't be had
+        self.over: asyncio.Future[None] = loop.create_future()
+        self._scheduler = scheduler
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._on_over = on_over
+        self._refusal: RouterError | None = None
+        self._writer: Writer | None = None
+        self._upstream = SingleAssignmentDisposable()
+        self._subscription: abc.DisposableBase | None = None
+
+    async def begin(self, chunks: Observable[ChatChunk], log: Log, key: str) -> None:
+        """Subscribes the chunks, if nobody else has the key."""
+        try:
+            self._writer = await log.claim(key, self.leave)
+        except RouterError as error:
+            self._refusal = error
+        finally:
+            if self._writer is None:
+                self.leave()
+            self.begun.set_result(None)
+        await asyncio.sleep(0)  # who waits for it joins before it can be over
+        if not self.over.done():
+            self._subscribe(chunks)
+
+    def _subscribe(self, chunks: Observable[ChatChunk]) -> None:
+        hide_gate()  # for the rest of this task: nobody who reads the starter's values can pause the generation
+        scheduler = None if isinstance(chunks, LoopObservable) else self._scheduler
+        with scope(set()):
+            try:
+                self._subscription = chunks.subscribe(self, scheduler=scheduler)
+            except Exception as error:  # noqa: BLE001 - it is the generation's
+                self._finish(error)
+            else:
+                self._upstream.disposable = self._subscription
+
+    def join(self, reader: FanoutReader[ChatChunk], follow: Callable[[], Tape], after: int) -> None:
+        """Has a reader follow what is, or will be, in the log."""
+        if not self.begun.done():
+            self.begun.add_done_callback(lambda _: self.join(reader, follow, after))
+        elif self._refusal is not None:
+            reader.fail(another(self._refusal))
+        else:
+            follow().read(reader, after)
+
+    def on_next(self, value: ChatChunk) -> None:
+        self._scheduler.call(partial(self._append, value))
+
+    def on_error(self, error: Exception) -> None:
+        self._scheduler.call(partial(self._finish, error))
+
+    def on_completed(self) -> None:
+        self._scheduler.call(partial(self._finish, None))
+
+    def _append(self, chunk: ChatChunk) -> None:
+        if self._writer is None or self.over.done():
+            return
+        try:
+            self._bytes += len(encode(chunk))
+            if self._bytes > self._max_bytes:
+                raise GenerationTooLargeError(self._max_bytes)  # noqa: TRY301 - ends it as any other
+            self._writer.append(chunk)
+        except Exception as error:  # noqa: BLE001 - what is no chunk, too, ends the generation, and not its source
+            self._finish(error)
+
+    def _finish(self, error: Exception | None) -> None:
+        """Writes the ending; as facts, in which everybody gets it."""
+        if self._writer is not None and not self.over.done():
+            self.leave()
+            self._writer.end(decode_ending(encode_ending(error)))
+
+    def leave(self) -> None:
+        """Takes no more, and closes the source."""
+        if not self.over.done():
+            self.over.set_result(None)
+            self._upstream.dispose()
+            self._on_over()
+
+    async def aclose(self) -> None:
+        """Ends the generation for those elsewhere, and returns when its source has let go of everything."""
+        self._finish(ProducerLostError("the hub that made the generation was closed"))
+        self.leave()
+        if isinstance(self._subscription, Subscription):
+            await self._subscription.aclose()

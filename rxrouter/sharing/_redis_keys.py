@@ -1,0 +1,112 @@
+"""What Redis holds of a generation: the names, the ids, and the one script.
+
+{namespace}:log:KEY     a stream, whose first entry says who writes it:   EPOCH-0    by TOKEN
+                        then come the chunks, several in one entry:       EPOCH-N    0 CHUNK 1 CHUNK …
+                        and the ending, after which nothing can:          EPOCH+1-0  end ENDING
+{namespace}:lease:KEY   TOKEN, for as long as the writer lives
+{namespace}:bell:NODE   a stream, by which one process wakes another, or itself: key KEY
+
+N is the number of the entry's last chunk; EPOCH is Redis' time in milliseconds when the generation was claimed, so a
+generation that was lost and one that was begun anew under its key are never taken for one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from rxrouter.sharing._redis_line import Command
+from rxrouter.sharing._redis_settings import Settings
+
+BY, END, KEY = b"by", b"end", b"key"
+
+# Begins a log, and its lease, if there is none; gives its first entry either way. So it may be run again by who does
+# not know whether it was. A log without a writer is forgotten as one that has ended.
+_CLAIM = """
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  redis.call('XADD', KEYS[1], '*', 'by', ARGV[1])
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
+  redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+end
+return redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)
+"""
+
+
+class Id(NamedTuple):
+    """A stream's id."""
+
+    epoch: int
+    number: int
+
+    @classmethod
+    def of(cls, text: bytes) -> Id:
+        """The id that Redis told."""
+        epoch, _, number = text.partition(b"-")
+        return cls(int(epoch), int(number))
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.number}"
+
+
+class Keys:
+    """The commands for one generation.
+
+    Args:
+        settings: The namespace is in front of all names; in braces, so that all are in one slot of a cluster.
+        key: The generation's.
+    """
+
+    def __init__(self, settings: Settings, key: str) -> None:
+        self.key = key
+        self.log = f"{{{settings.namespace}}}:log:{key}"
+        self.lease = f"{{{settings.namespace}}}:lease:{key}"
+        self._lease_ms = round(settings.lease * 1000)
+        self._keep_ms = round(settings.keep * 1000)
+
+    def claim(self, token: str) -> Command:
+        """Gives the first entry."""
+        return ("EVAL", _CLAIM, 2, self.log, self.lease, token, self._lease_ms, self._keep_ms)
+
+    def add(self, at: Id, *fields: Any) -> Command:
+        """Gives the id; None if there is no log, FENCED if it has gone on without us."""
+        return ("XADD", self.log, "NOMKSTREAM", str(at), *fields)
+
+    def first(self) -> Command:
+        """Gives the first entry, in a list that may be empty."""
+        return ("XRANGE", self.log, "-", "+", "COUNT", 1)
+
+    def last(self, count: int) -> Command:
+        """Gives the last entries, the very last first."""
+        return ("XREVRANGE", self.log, "+", "-", "COUNT", count)
+
+    def keep(self) -> Command:
+        """Has the log kept from now on for its time."""
+        return ("PEXPIRE", self.log, self._keep_ms)
+
+    def renew(self, token: str, *, only_if_held: bool) -> Command:
+        """Gives None if it should have been held, and was not."""
+        return ("SET", self.lease, token, *(("XX",) if only_if_held else ()), "PX", self._lease_ms)
+
+    def holder(self) -> Command:
+        """Gives the token of the writer that lives; None if there is none."""
+        return ("GET", self.lease)
+
+    def release(self) -> Command:
+        """Gives the lease back."""
+        return ("DEL", self.lease)
+
+
+def bell(settings: Settings, node: str) -> str:
+    """The name of a process's bell."""
+    return f"{{{settings.namespace}}}:bell:{node}"
+
+
+def ring(settings: Settings, node: str, key: str) -> list[Command]:
+    """Wakes a process, and tells it where to look."""
+    name = bell(settings, node)
+    return [("XADD", name, "MAXLEN", "~", 100, "*", KEY, key), ("PEXPIRE", name, round(settings.keep * 1000))]
+
+
+def fields(entry: Any) -> tuple[Id, list[bytes]]:
+    """An entry's id, and its fields and values in turn."""
+    text, pairs = entry
+    return Id.of(text), pairs

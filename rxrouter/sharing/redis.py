@@ -1,0 +1,139 @@
+"""RedisLog: generations on Redis Streams, for the readers of many processes and machines."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+try:
+    from redis.asyncio import Redis
+except ImportError as error:
+    raise ImportError("RedisLog needs redis-py: pip install 'rxrouter[redis]'") from error
+
+from rxrouter._errors import LogLostError, RouterError, UnknownGenerationError
+from rxrouter.sharing._entries import decode_ending, encode_ending
+from rxrouter.sharing._redis_keys import END, Id, Keys, bell, fields, ring
+from rxrouter.sharing._redis_line import Line
+from rxrouter.sharing._redis_read import Reading
+from rxrouter.sharing._redis_settings import Settings
+from rxrouter.sharing._redis_write import RedisWriter, Writing
+from rxrouter.sharing.log import Status, Writer
+from rxrouter.sharing.tape import Tape
+
+
+class RedisLog:
+    """Keeps generations in Redis 6.2 or later, or Valkey, where every process that has the same namespace finds them.
+
+    Args:
+        server: A URL (`redis://`, `rediss://`, `unix://`), or a redis-py client, whose settings are used and whose
+            connections are not.
+        namespace: In front of all names in Redis.
+        lease: How long a producer may give no sign before it counts as lost, in seconds; its readers know at the
+            latest twice as long after.
+        keep: How long a generation is kept after its end, in seconds.
+        outage: How long Redis may be out of reach, in seconds, before the generations of this process are given up,
+            and its readers told.
+        buffer_bytes: How much may wait for Redis in this process.
+    """
+
+    def __init__(  # noqa: PLR0913 - the settings of a log
+        self,
+        server: str | Redis,
+        *,
+        namespace: str = "rxrouter",
+        lease: float = 5.0,
+        keep: float = 600.0,
+        outage: float = 30.0,
+        buffer_bytes: int = 64 * 1024 * 1024,
+    ) -> None:
+        if not namespace or {"{", "}"} & set(namespace):
+            raise ValueError("a namespace has at least one character, and no braces")
+        if not (lease > 0 and keep >= 2 * lease and outage > 0 and buffer_bytes > 0):
+            raise ValueError("lease, outage and buffer_bytes are positive, keep is at least two leases")
+        self._settings = settings = Settings(namespace, lease, keep, outage, buffer_bytes)
+        self._node = secrets.token_urlsafe(9)
+        self._numbers = count()
+        pool = _pool(server)
+        self._commands = Line(pool.make_connection, settings)
+        self._blocking = Line(pool.make_connection, settings)
+        self._writing = Writing(self._commands, settings)
+        self._reading = Reading(
+            self._blocking,
+            settings,
+            bell=bell(settings, self._node),
+            ring=lambda: self._ring(self._node, ""),
+            heard=self._look_after,
+        )
+
+    def __repr__(self) -> str:
+        return f"RedisLog(namespace={self._settings.namespace!r})"
+
+    async def claim(self, key: str, on_lost: Callable[[], None]) -> Writer | None:
+        """See `Log`."""
+        keys = self._keys(key)
+        token = f"{self._node} {next(self._numbers)}"
+        [[first]] = await self._commands.insist([keys.claim(token)])
+        at, (_, by) = fields(first)
+        if by != token.encode():
+            return None
+        self._reading.start()  # of the bell
+        return RedisWriter(self._writing, keys, token=token, epoch=at.epoch, on_lost=on_lost)
+
+    def follow(self, key: str) -> Tape:
+        """See `Log`."""
+        return self._reading.follow(self._keys(key))
+
+    async def stop(self, key: str, error: RouterError) -> None:
+        """See `Log`."""
+        writer = self._writing.writers.get(key)
+        if writer is not None:
+            writer.end(error)
+            await writer.over.wait()
+            if writer.given_up:
+                raise LogLostError("Redis is out of reach")
+            return
+        keys = self._keys(key)
+        [first] = await self._commands.insist([keys.first()])
+        if not first:
+            raise UnknownGenerationError(key)
+        at = Id(fields(first[0])[0].epoch + 1, 0)
+        end = [keys.add(at, END, encode_ending(error)), keys.keep(), keys.holder(), keys.release()]
+        _, _, holder, _ = await self._commands.insist(end)
+        if holder is not None:
+            self._ring(holder.decode().partition(" ")[0], key)
+
+    async def status(self, key: str) -> Status:
+        """See `Log`."""
+        [last] = await self._commands.insist([self._keys(key).last(2)])
+        if not last:
+            return Status("unknown")
+        at, pairs = fields(last[0])
+        if pairs[0] != END:
+            return Status("running", at.number)
+        return Status.ended(fields(last[1])[0].number, decode_ending(pairs[1]))
+
+    async def aclose(self) -> None:
+        """See `Log`."""
+        await self._writing.aclose(self._settings.lease)
+        await self._reading.aclose()
+        await self._commands.aclose()
+        await self._blocking.aclose()
+
+    def _keys(self, key: str) -> Keys:
+        return Keys(self._settings, key)
+
+    def _ring(self, node: str, key: str) -> None:
+        self._writing.send(ring(self._settings, node, key))
+
+    def _look_after(self, key: str) -> None:
+        """Somebody has ended what we write."""
+        if key in self._writing.writers:
+            self._writing.writers[key].doubt()
+
+
+def _pool(server: str | Redis) -> Any:
+    """What knows how to make connections; none is taken from it."""
+    client = Redis.from_url(server, protocol=2) if isinstance(server, str) else server  # pyright: ignore[reportUnknownMemberType]
+    return client.connection_pool
