@@ -7,6 +7,9 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 
+RAISED = (Exception, asyncio.CancelledError)
+"""What a callback may raise that is its own: the result of a future that was cancelled raises no Exception."""
+
 _gate: ContextVar[Barrier | None] = ContextVar("rxrouter_gate", default=None)
 _scope: ContextVar[set[Barrier] | None] = ContextVar("rxrouter_scope", default=None)
 
@@ -162,6 +165,15 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def as_exception(raised: BaseException) -> Exception:
+    """What was raised, as something that can be told."""
+    if isinstance(raised, Exception):
+        return raised
+    error = RuntimeError(f"a callback of a stream raised {type(raised).__name__}")
+    error.__cause__ = raised
+    return error
 
 
 def call_on(loop: asyncio.AbstractEventLoop, action: Callable[[], object]) -> None:

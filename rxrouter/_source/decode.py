@@ -46,6 +46,7 @@ class Reader(ABC):
         except EventTooLargeError as error:
             self._items = iter(error.events)
             self._too_large = error
+            error.events = []  # they are delivered, and not told
         self.resume()
 
     def resume(self) -> None:

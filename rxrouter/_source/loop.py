@@ -25,11 +25,18 @@ _JOIN_SECONDS = 5.0  # a thread that is not down by then is stuck in somebody's 
 
 
 class Home:
-    """The loop in which a client was first used; one of its own, on a daemon thread, where none was running."""
+    """The loop in which a client was first used; one of its own, on a daemon thread, where none was running.
 
-    def __init__(self) -> None:
+    Args:
+        owner: Whose it is, in words.
+        way_out: How another is made, where the loop is gone.
+    """
+
+    def __init__(self, owner: str = "client", way_out: str = "async with OpenRouter() as client: …") -> None:
+        self.owner = owner
         self.tasks: set[asyncio.Task[Any]] = set()  # the client's running requests
-        self.readers = Readers()
+        self.readers = Readers(owner)
+        self._way_out = way_out
         self.closed = False
         self._bound: tuple[asyncio.AbstractEventLoop, LoopScheduler] | None = None
         self._thread: threading.Thread | None = None
@@ -50,8 +57,8 @@ class Home:
         if loop.is_closed() or not loop.is_running():
             state = "closed" if loop.is_closed() else "not running"
             raise RuntimeError(
-                f"the event loop in which this OpenRouter client was first used is {state};"
-                " make a new client inside the loop that runs now (async with OpenRouter() as client: …)"
+                f"the event loop in which this {self.owner} was first used is {state};"
+                f" make a new one inside the loop that runs now ({self._way_out})"
             )
         return loop
 
@@ -138,7 +145,8 @@ class Reader(Protocol):
 class Readers:
     """Who waits for an ending on a client's loop: a chain may still wait in a timer when its request is long over."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
         self._waiting: weakref.WeakSet[Reader] = weakref.WeakSet()
         self._lock = threading.Lock()
 
@@ -152,7 +160,7 @@ class Readers:
         with self._lock:
             waiting = list(self._waiting)
         for reader in waiting:
-            reader.on_error(ClientClosedError())
+            reader.on_error(ClientClosedError(f"the {self._owner} is closed"))
 
 
 def with_the_loop(close: Callable[[], Awaitable[None]]) -> AsyncGenerator[None]:

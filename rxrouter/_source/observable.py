@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from typing import Any, TypeVar, overload
 
 from reactivex import ConnectableObservable, Observable, abc
@@ -12,7 +13,7 @@ from reactivex.disposable import SingleAssignmentDisposable
 
 from rxrouter._consume import Iteration, Subscription, for_each, iterate, last_value
 from rxrouter._errors import ClientClosedError
-from rxrouter._gate import running_loop
+from rxrouter._gate import RAISED, as_exception, running_loop
 from rxrouter._queue import Overflow
 from rxrouter._source.loop import Home
 
@@ -33,6 +34,16 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
+
+
+@contextmanager
+def delivering() -> Generator[None]:
+    """What is subscribed inside is a reader's, though a value be delivered while one subscribes."""
+    before, _thread.subscribing = _thread.subscribing, False
+    try:
+        yield
+    finally:
+        _thread.subscribing = before
 
 
 class LoopObservable(Observable[T_co]):
@@ -70,7 +81,7 @@ class LoopObservable(Observable[T_co]):
         """
         home = self._home
         if home.closed and not home.running and (home.bound is not None or running_loop() is None):
-            raise ClientClosedError
+            raise ClientClosedError(f"the {home.owner} is closed")
         home.bind()
         scheduler = scheduler or home.scheduler
         if _thread.subscribing:  # an operator's subscription, below which a reader's is guarded
@@ -263,7 +274,8 @@ class _Guard:
     def on_next(self, value: Any) -> None:
         try:
             self._on_next(value)
-        except Exception as error:  # noqa: BLE001 - the reader's, and told to the reader
+        except RAISED as raised:  # the reader's, and told to the reader
+            error = as_exception(raised)
             self._on_next = _ignore
             if self.subscription.is_disposed and not self._over:
                 self._over = True

@@ -12,7 +12,7 @@ from msgspec import Struct
 from reactivex import abc
 
 from rxrouter._errors import ClientClosedError, ConnectTimeoutError, RouterError, SilenceTimeoutError, TransportError
-from rxrouter._gate import Gate
+from rxrouter._gate import Gate, as_exception
 from rxrouter._source.loop import Home
 from rxrouter._wire.failure import status_error
 
@@ -129,11 +129,8 @@ class Request(abc.DisposableBase):
         except asyncio.CancelledError as cancelled:
             if self._disposed:
                 raise
-            if self._task is not None and self._task.cancelling():
-                error = self._stopped()
-            else:
-                error = RuntimeError("a callback of a stream raised CancelledError")
-                error.__cause__ = cancelled
+            stopped = self._task is not None and self._task.cancelling()
+            error = self._stopped() if stopped else as_exception(cancelled)
         except Exception as raised:  # noqa: BLE001 - ours, or the observer's: either is how this chain ends
             error = raised
         finally:

@@ -111,8 +111,11 @@ class _Generation(Fanout[T]):
         self._timer = SerialDisposable()
 
     def connect(self, source: Observable[T]) -> None:
-        with scope(self.gates):
-            self._upstream.disposable = source.subscribe(self, scheduler=self._scheduler)
+        try:
+            with scope(self.gates):
+                self._upstream.disposable = source.subscribe(self, scheduler=self._scheduler)
+        except Exception as error:  # noqa: BLE001 - told to all; who comes then begins anew
+            self.on_error(error)
 
     def join(self, reader: FanoutReader[T], unread: Unread[T] | None = None) -> None:
         self._timer.disposable = None

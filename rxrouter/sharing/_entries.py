@@ -97,12 +97,20 @@ def _told(error: BaseException, depth: int = _CHAIN) -> _Told:
     attempts: tuple[Exception, ...] = facts.pop("attempts", ())
     facts.pop("partial", None)  # a reader folds it of the entries that it has
     return _Told(
-        text=str(error) if types else f"{type(error).__name__}: {error}",
+        text=_text(error) if types else f"{type(error).__name__}: {_text(error)}",
         types=types,
         facts={name: msgspec.Raw(_fact(value)) for name, value in facts.items()} if types else {},
-        attempts=[_told(attempt, depth - 1) for attempt in attempts] if depth else [],
+        attempts=[_told(attempt, min(depth - 1, 1)) for attempt in attempts] if depth else [],
         cause=_told(error.__cause__, depth - 1) if depth and error.__cause__ is not None else None,
     )
+
+
+def _text(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - somebody else's class
+        return "it can't say more"
+    return text[: _FACT_BYTES // 4].encode(errors="replace").decode()
 
 
 def _fact(value: Any) -> bytes:

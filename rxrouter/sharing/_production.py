@@ -16,7 +16,7 @@ from rxrouter._source.loop import LoopScheduler
 from rxrouter._source.observable import LoopObservable
 from rxrouter._wire.chunk import ChatChunk
 from rxrouter.operators._fanout import FanoutReader
-from rxrouter.sharing._entries import another, decode_ending, encode, encode_ending
+from rxrouter.sharing._entries import decode_ending, encode, encode_ending
 from rxrouter.sharing.log import Log, Writer
 from rxrouter.sharing.tape import Tape
 
@@ -38,7 +38,7 @@ class Production(abc.ObserverBase[ChatChunk]):
         self._max_bytes = max_bytes
         self._bytes = 0
         self._on_over = on_over
-        self._refusal: RouterError | None = None
+        self._refusal: Exception | None = None
         self._writer: Writer | None = None
         self._upstream = SingleAssignmentDisposable()
         self._subscription: abc.DisposableBase | None = None
@@ -47,7 +47,7 @@ class Production(abc.ObserverBase[ChatChunk]):
         """Subscribes the chunks, if nobody else has the key."""
         try:
             self._writer = await log.claim(key, self.leave)
-        except RouterError as error:
+        except Exception as error:  # noqa: BLE001 - told to who asked
             self._refusal = error
         finally:
             if self._writer is None:
@@ -56,6 +56,8 @@ class Production(abc.ObserverBase[ChatChunk]):
         await asyncio.sleep(0)  # who waits for it joins before it can be over
         if not self.over.done():
             self._subscribe(chunks)
+        elif self._writer is not None:  # the hub was closed while the key was claimed
+            self._writer.end(_gone())
 
     def _subscribe(self, chunks: Observable[ChatChunk]) -> None:
         hide_gate()  # for the rest of this task: nobody who reads the starter's values can pause the generation
@@ -73,7 +75,7 @@ class Production(abc.ObserverBase[ChatChunk]):
         if not self.begun.done():
             self.begun.add_done_callback(lambda _: self.join(reader, follow, after))
         elif self._refusal is not None:
-            reader.fail(another(self._refusal))
+            reader.fail(self._refusal)
         else:
             follow().read(reader, after)
 
@@ -100,19 +102,28 @@ class Production(abc.ObserverBase[ChatChunk]):
     def _finish(self, error: Exception | None) -> None:
         """Writes the ending; as facts, in which everybody gets it."""
         if self._writer is not None and not self.over.done():
+            ending = decode_ending(encode_ending(error))
             self.leave()
-            self._writer.end(decode_ending(encode_ending(error)))
+            self._writer.end(ending)
 
     def leave(self) -> None:
         """Takes no more, and closes the source."""
         if not self.over.done():
             self.over.set_result(None)
-            self._upstream.dispose()
             self._on_over()
+            try:
+                self._upstream.dispose()
+            except Exception as error:  # noqa: BLE001 - it is nobody's business here how a source lets go
+                told = {"message": "the source of a shared generation raised when it was left", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(told)
 
     async def aclose(self) -> None:
         """Ends the generation for those elsewhere, and returns when its source has let go of everything."""
-        self._finish(ProducerLostError("the hub that made the generation was closed"))
+        self._finish(_gone())
         self.leave()
         if isinstance(self._subscription, Subscription):
             await self._subscription.aclose()
+
+
+def _gone() -> RouterError:
+    return ProducerLostError("the hub that made the generation was closed")

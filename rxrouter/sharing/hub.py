@@ -24,6 +24,8 @@ from rxrouter.sharing.memory import MemoryLog
 
 T = TypeVar("T")
 
+_CLAIM_SECONDS = 1.0  # a claim under way is waited for so long: one that came through wants an ending
+
 
 class Entry(Struct, frozen=True):
     """One chunk of a generation, and its number: the first is 1, and none is left out."""
@@ -55,7 +57,8 @@ class Hub:
             raise ValueError(f"max_bytes must be positive, not {max_bytes}")
         self._log: Log = log or MemoryLog()
         self._max_bytes = max_bytes
-        self._home = Home()
+        self._home = Home("hub", "async with Hub() as hub: …")
+        self._closing = False
         self._productions: dict[str, Production] = {}
 
     def start(self, key: str, chunks: Observable[ChatChunk]) -> LoopObservable[ChatChunk]:
@@ -64,19 +67,21 @@ class Hub:
         Args:
             key: Its name; there is one producer for it among all hubs of the log.
             chunks: Subscribed at most once, by this hub, whether anybody reads or not.
-        Emits: what `follow(key)` does.
+        Emits: what `follow(key)` does; elsewhere, too, once `await status(key)` here has returned.
         Errors: what the generation ended with. It is kept, too: a new try wants a new key.
         Cancels: the reading. The generation goes on; see `stop`.
 
         Raises:
-            ValueError: the key is empty.
-            ClientClosedError: the hub is closed.
+            ValueError: the key is empty, or no Unicode text.
+            ClientClosedError: the hub is closed, or being closed.
         """
         self._check(key)
+        if self._closing:
+            raise ClientClosedError("the hub is being closed")
         loop = self._home.bind()
 
         def begin() -> None:
-            if key not in self._productions and not self._home.closed:
+            if key not in self._productions and not self._closing:
                 production = Production(self._home.scheduler, self._max_bytes, lambda: self._forget(key))
                 self._productions[key] = production
                 task = loop.create_task(production.begin(chunks, self._log, key), name="rxrouter start")
@@ -156,7 +161,7 @@ class Hub:
         Readers end with ClientClosedError; readers of this hub's generations elsewhere with ProducerLostError.
 
         Args:
-            grace: How long the generations that are made here may still go on, in seconds.
+            grace: How long the generations that are made here may still go on, in seconds; none begins any more.
         """
         if self._home.bound is not None and self._home.running:
             await self._here(self._close(grace))
@@ -174,6 +179,10 @@ class Hub:
     def _check(self, key: str) -> None:
         if not key:
             raise ValueError("the key of a generation is not empty")
+        try:
+            key.encode()
+        except UnicodeEncodeError:
+            raise ValueError("the key of a generation is Unicode text") from None
         if self._home.closed:
             raise ClientClosedError("the hub is closed")
 
@@ -200,6 +209,7 @@ class Hub:
         return await self._log.status(key)
 
     async def _close(self, grace: float) -> None:
+        self._closing = True
         productions = list(self._productions.values())
         if grace and productions:
             await asyncio.wait([production.over for production in productions], timeout=grace)
@@ -207,10 +217,11 @@ class Hub:
         self._home.readers.close()
         for production in productions:
             await production.aclose()
-        if starting := list(self._home.tasks):
-            for task in starting:
+        if claiming := list(self._home.tasks):
+            _, late = await asyncio.wait(claiming, timeout=_CLAIM_SECONDS)
+            for task in late:
                 task.cancel()
-            await asyncio.wait(starting)
+            await asyncio.gather(*claiming, return_exceptions=True)
         await self._log.aclose()
 
     def _forget(self, key: str) -> None:

@@ -72,6 +72,7 @@ class MemoryLog:
     async def aclose(self) -> None:
         """See `Log`."""
         self._ended.clear()
+        self._ended_bytes = 0
         self._forget()
 
     def _tape(self, key: str) -> Tape | None:

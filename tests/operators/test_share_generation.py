@@ -224,6 +224,35 @@ def test_a_reader_that_raises_is_told_and_detached_and_no_one_else() -> None:
     assert [type(ending) for ending in bad.endings] == [ZeroDivisionError]
 
 
+def test_the_result_of_what_was_cancelled_is_a_readers_own_mistake() -> None:
+    def wrong(_: object) -> None:
+        raise asyncio.CancelledError  # no Exception: it would pass all who listen for one
+
+    source = Source()
+    shared = source.observable.pipe(share_generation())
+    bad, good = Reader(shared, wrong), Reader(shared)
+    source.says.on_next(1)
+    late = Reader(shared, wrong)
+    source.says.on_next(2)
+    source.says.on_completed()
+
+    assert (good.values, good.endings) == ([1, 2], [None])
+    for reader in (bad, late):
+        assert reader.values == [1]
+        assert [str(error) for error in reader.endings] == ["a callback of a stream raised CancelledError"]
+
+
+def test_a_source_that_can_not_be_subscribed_is_told_and_the_next_reader_tries_again() -> None:
+    class Refusing(Observable[Any]):
+        def subscribe(self, *_: Any, **__: Any) -> abc.DisposableBase:
+            raise RuntimeError("the loop is closed")
+
+    shared = Refusing().pipe(share_generation())
+
+    for reader in (Reader(shared), Reader(shared)):
+        assert [str(error) for error in reader.endings] == ["the loop is closed"]
+
+
 def test_an_ending_handler_that_raises_keeps_the_ending_from_nobody() -> None:
     scheduler, source = TestScheduler(), Source()
     shared = source.observable.pipe(share_generation())

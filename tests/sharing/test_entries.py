@@ -49,7 +49,7 @@ MADE: dict[type[RouterError], Any] = {
     _errors.StreamError: lambda: StreamError(502, "bad", "server", "P", usage=Usage(total_tokens=3, cost=0.25)),
     _errors.ProtocolError: lambda: _errors.ProtocolError("no"),
     _errors.ContentTypeError: lambda: _errors.ContentTypeError("text/html", b"<html>\xff"),
-    _errors.EventTooLargeError: lambda: _without(_errors.EventTooLargeError(64), "events"),
+    _errors.EventTooLargeError: lambda: _errors.EventTooLargeError(64),
     _errors.TruncatedStreamError: _errors.TruncatedStreamError,
     _errors.ChunkDecodeError: lambda: ChunkDecodeError("expected an object", b"[\x00]"),
     _errors.AnswerDecodeError: lambda: _errors.AnswerDecodeError("no JSON", 17),
@@ -66,11 +66,6 @@ MADE: dict[type[RouterError], Any] = {
     _errors.LogLostError: lambda: _errors.LogLostError("gone"),
     _errors.SlowReaderError: lambda: _errors.SlowReaderError(64),
 }
-
-
-def _without(error: RouterError, name: str) -> RouterError:
-    setattr(error, name, None)  # what is for the source alone is not told
-    return error
 
 
 def _ours(kind: type[RouterError] = RouterError) -> set[type[RouterError]]:
@@ -122,6 +117,34 @@ def test_facts_that_are_no_json_or_too_much_are_left_out() -> None:
 
     assert len(encode_ending(error)) < 200_000
     assert (back.partial, back.secret, back.large, len(back.data)) == (None, None, None, 1 << 15)
+
+
+def test_an_error_that_can_not_say_itself_comes_back_as_its_kind() -> None:
+    class Mute(Exception):  # noqa: N818 - somebody else's
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    assert str(decode_ending(encode_ending(Mute()))) == "Mute: it can't say more"
+
+
+@pytest.mark.parametrize("text", ["half of one: \ud83d", "x" * 1_000_000], ids=["a surrogate", "a megabyte"])
+def test_a_text_comes_back_as_far_as_it_can(text: str) -> None:
+    encoded = encode_ending(RouterError(text))
+
+    assert str(decode_ending(encoded)).startswith(text[:12])
+    assert len(encoded) < 20_000
+
+
+def test_attempts_that_name_one_another_are_told_once() -> None:
+    errors = [RouterError(str(number)) for number in range(5)]
+    for error in errors:
+        error.attempts = tuple(errors)
+
+    back = decode_ending(encode_ending(errors[0]))
+
+    assert len(encode_ending(errors[0])) < 20_000
+    assert back is not None
+    assert [str(attempt) for attempt in back.attempts] == ["0", "1", "2", "3", "4"]
 
 
 def test_causes_without_end_are_told_to_a_depth() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from rxrouter._errors import (
     UnknownGenerationError,
 )
 from rxrouter.operators import completion, text
-from rxrouter.sharing import Hub, Status
+from rxrouter.sharing import Hub, MemoryLog, Status, Writer
 from rxrouter.sharing._entries import decode
 from rxrouter.testing import STORY, Reply, answer
 from tests.sharing.support import Logs, Reader, Source, facts, started, word, words
@@ -323,6 +324,135 @@ async def test_a_source_that_can_not_be_subscribed_is_an_ending(logs: Logs) -> N
         assert ending.status == 402
 
 
+async def test_a_source_that_raises_when_it_is_left_harms_nobody(logs: Logs) -> None:
+    async with Hub(logs()) as here, Hub(logs()) as there:
+        told: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+        stopped, failing, sibling = Clumsy(), Clumsy(), Source()
+        for key, source in (("stopped", stopped), ("failing", failing), ("sibling", sibling)):
+            await started(here, key, source)
+        readers = [Reader(there.follow(key)) for key in ("stopped", "failing", "sibling")]
+
+        await there.stop("stopped")
+        failing.observer.on_error(StatusError(502))
+        sibling.say(3)
+        sibling.end()
+
+        endings = [await reader.until_over() for reader in readers]
+        assert [type(ending) for ending in endings] == [GenerationStopped, StatusError, type(None)]
+        assert readers[2].read == words(3)
+        await until(lambda: (stopped.left, failing.left) == (1, 1))
+        assert [type(error) for error in told] == [ZeroDivisionError, ZeroDivisionError]
+
+
+async def test_a_hub_closes_all_its_sources_though_one_raises(logs: Logs) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    bad, good = Clumsy(), Source()
+    hub = Hub(logs())
+    await started(hub, "bad", bad)
+    await started(hub, "good", good)
+
+    await hub.aclose()
+
+    assert (bad.left, good.left) == (1, 1)
+
+
+async def test_nothing_begins_in_a_hub_that_is_being_closed(logs: Logs) -> None:
+    hub = Hub(logs())
+    source, late = Source(), Source()
+    await started(hub, "k", source)
+
+    closing = asyncio.create_task(hub.aclose(grace=60))
+    await asyncio.sleep(0)
+    with pytest.raises(ClientClosedError, match="being closed"):
+        hub.start("late", late.chunks)
+    reader = Reader(hub.follow("k"))  # what runs can be read
+    source.say(2)
+    await reader.until_read(2)
+    source.end()
+    await closing
+
+    assert (reader.read, late.subscribed) == (words(2), 0)
+
+
+async def test_a_key_that_is_claimed_while_the_hub_closes_gets_its_ending() -> None:
+    class Slow(MemoryLog):
+        async def claim(self, key: str, on_lost: Callable[[], None]) -> Writer | None:
+            claimed.set()
+            await closing.wait()
+            return await super().claim(key, on_lost)
+
+        async def aclose(self) -> None:
+            """Kept, to look at it."""
+
+    claimed, closing = asyncio.Event(), asyncio.Event()
+    log, source = Slow(), Source()
+    hub = Hub(log)
+    hub.start("k", source.chunks)
+    await claimed.wait()
+
+    closed = asyncio.create_task(hub.aclose())
+    await asyncio.sleep(0)
+    closing.set()
+    await closed
+
+    async with Hub(log) as other:
+        status = await other.status("k")
+    assert (status.state, type(status.error), source.subscribed) == ("failed", ProducerLostError, 0)
+
+
+async def test_a_claim_that_fails_in_any_way_is_told() -> None:
+    class Broken(MemoryLog):
+        async def claim(self, key: str, on_lost: Callable[[], None]) -> Writer | None:  # noqa: ARG002 - it does not come to it
+            raise ZeroDivisionError
+
+    async with Hub(Broken()) as hub:
+        assert isinstance(await Reader(hub.start("k", Source().chunks)).until_over(), ZeroDivisionError)
+
+
+async def test_the_result_of_what_was_cancelled_is_a_readers_own_mistake(logs: Logs) -> None:
+    def wrong(_: ChatChunk) -> None:
+        raise asyncio.CancelledError
+
+    async with Hub(logs()) as hub:
+        source = Source()
+        await started(hub, "k", source)
+        bad, good = Reader(hub.follow("k"), wrong), Reader(hub.follow("k"))
+        source.say(2)
+        source.end()
+
+        assert (await good.until_over(), good.read) == (None, words(2))
+        assert "CancelledError" in str(await bad.until_over())
+
+
+async def test_a_reader_that_begins_in_the_midst_of_a_replay_is_a_reader_like_any() -> None:
+    hub = Hub()
+    source = Source()
+    await started(hub, "k", source)
+    source.say()
+    inner: list[Reader] = []
+    Reader(hub.follow("k"), lambda _: inner.append(Reader(hub.follow("k"))))
+
+    await hub.aclose()
+
+    assert isinstance(await inner[0].until_over(), ClientClosedError)
+
+
+async def test_a_long_replay_leaves_the_loop_to_others() -> None:
+    async with Hub() as hub:
+        source = Source()
+        await started(hub, "k", source)
+        source.say(5_000)
+
+        late = Reader(hub.follow("k"))
+        at_once = len(late.read)
+        source.say()
+        source.end()
+
+        assert at_once <= 1_000
+        assert (await late.until_over(), late.read) == (None, words(5_001))
+
+
 async def test_a_generation_that_grows_too_large_is_cut_and_told(logs: Logs) -> None:
     limit = sum(map(len, words(10)))
     async with Hub(logs(), max_bytes=limit) as hub:
@@ -423,6 +553,8 @@ def test_arguments_of_no_sense_are_refused_where_they_are_written() -> None:
     hub = Hub()
     with pytest.raises(ValueError, match="key"):
         hub.follow("")
+    with pytest.raises(ValueError, match="Unicode"):
+        hub.start("half of one: \ud83d", Source().chunks)
     with pytest.raises(ValueError, match="after"):
         hub.follow("k", after=-1)
 
@@ -446,6 +578,14 @@ async def _come_and_read(count: int, joins: list[tuple[int, int]]) -> None:
 
         for after, reader in readers:
             assert (await reader.until_over(), reader.read) == (None, words(count)[after:])
+
+
+class Clumsy(Source):
+    """A source that raises when it is left."""
+
+    def _leave(self) -> None:
+        super()._leave()
+        raise ZeroDivisionError
 
 
 def _divide(_: ChatChunk) -> ChatChunk:
