@@ -58,7 +58,7 @@ class Home:
             state = "closed" if loop.is_closed() else "not running"
             raise RuntimeError(
                 f"the event loop in which this {self.owner} was first used is {state};"
-                f" make a new one inside the loop that runs now ({self._way_out})"
+                f" make a new {self.owner} inside the loop that runs now ({self._way_out})"
             )
         return loop
 
