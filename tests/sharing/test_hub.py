@@ -346,7 +346,8 @@ async def test_a_source_that_raises_when_it_is_left_harms_nobody(logs: Logs) -> 
 
 
 async def test_a_hub_closes_all_its_sources_though_one_raises(logs: Logs) -> None:
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
     bad, good = Clumsy(), Source()
     hub = Hub(logs())
     await started(hub, "bad", bad)
@@ -355,6 +356,7 @@ async def test_a_hub_closes_all_its_sources_though_one_raises(logs: Logs) -> Non
     await hub.aclose()
 
     assert (bad.left, good.left) == (1, 1)
+    assert [type(error) for error in told] == [ZeroDivisionError]
 
 
 async def test_nothing_begins_in_a_hub_that_is_being_closed(logs: Logs) -> None:
