@@ -25,7 +25,7 @@ from rxrouter._limiter import Limiter
 from rxrouter._source.decode import ChunkReader, EventReader, Reader
 from rxrouter._source.get import Get
 from rxrouter._source.loop import Home, with_the_loop
-from rxrouter._source.observable import LoopObservable
+from rxrouter._source.observable import Direct, LoopObservable
 from rxrouter._source.post import Post
 from rxrouter._source.receipts import Receipts
 from rxrouter._source.request import Outgoing, Timeouts
@@ -297,14 +297,12 @@ class OpenRouter:
                 return self._home.scheduler.schedule(refuse)
             return request(observer)
 
-        def subscribe(
-            observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None = None
-        ) -> abc.DisposableBase:
+        def wait(observer: abc.ObserverBase[Any], _: abc.SchedulerBase | None = None) -> abc.DisposableBase:
             if limiter is None or self._home.closed:  # nobody has to wait for being told that
                 return send(observer)
             return limiter.enter(observer, send, self._home.scheduler)
 
-        return LoopObservable(Observable(subscribe), self._home)
+        return LoopObservable(Direct(send) if limiter is None else Observable(wait), self._home)
 
     async def aclose(self) -> None:
         """Ends running streams with ClientClosedError, and returns when every socket is released.

@@ -6,10 +6,12 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, TypeVar, overload
 
 from reactivex import ConnectableObservable, Observable, abc
 from reactivex.disposable import SingleAssignmentDisposable
+from reactivex.internal import default_error, noop
 
 from rxrouter._consume import Iteration, Subscription, for_each, iterate, last_value
 from rxrouter._errors import ClientClosedError
@@ -89,11 +91,11 @@ class LoopObservable(Observable[T_co]):
         else:
             guard = _Guard(home, on_next, on_error, on_completed)
             home.readers.add(guard)
+            # A source that keeps the order of things by itself tells a reader that raises, too.
+            tell = guard.on_reader if isinstance(self._source, Direct) else guard.on_next
             _thread.subscribing = True
             try:
-                disposable = self._source.subscribe(
-                    guard.on_next, guard.on_error, guard.on_completed, scheduler=scheduler
-                )
+                disposable = self._source.subscribe(tell, guard.on_error, guard.on_completed, scheduler=scheduler)
             finally:
                 _thread.subscribing = False
             guard.subscription.disposable = disposable
@@ -226,6 +228,41 @@ class LoopObservable(Observable[T_co]):
             subscription.dispose()
 
 
+class Direct(Observable[T_co]):
+    """Serves its subscribers as they are, without the observer that RxPY puts around each.
+
+    For a source that tells nothing after its end, or after it was disposed, and that ends a reader that raises by its
+    own `on_error`: those two calls are a third of what a chunk costs on its way from the decoder to a reader.
+
+    Args:
+        begin: Serves one observer; what it returns ends that.
+    """
+
+    def __init__(self, begin: Callable[[abc.ObserverBase[T_co]], abc.DisposableBase]) -> None:
+        super().__init__()
+        self._begin = begin
+
+    def subscribe(
+        self,
+        on_next: abc.ObserverBase[T_co] | abc.OnNext[T_co] | None = None,
+        on_error: abc.OnError | None = None,
+        on_completed: abc.OnCompleted | None = None,
+        *,
+        scheduler: abc.SchedulerBase | None = None,  # noqa: ARG002 - the source has its own
+    ) -> abc.DisposableBase:
+        """Begins."""
+        observer: Any = on_next
+        if isinstance(on_next, abc.ObserverBase):
+            return self._begin(observer)
+        told: Any = SimpleNamespace()
+        told.on_next, told.on_error, told.on_completed = (
+            on_next or noop,
+            on_error or default_error,
+            on_completed or noop,
+        )
+        return self._begin(told)
+
+
 class _LoopConnectable(LoopObservable[T_co]):
     """The same of `publish()` and `replay()`: `connect` and `auto_connect` stay on the loop, too."""
 
@@ -252,7 +289,7 @@ class _Guard:
     `share`; a `retry`, which would pay for the reader's mistake again.
     """
 
-    __slots__ = ("__weakref__", "_home", "_on_completed", "_on_error", "_on_next", "_over", "subscription")
+    __slots__ = ("__weakref__", "_home", "_on_completed", "_on_error", "_over", "on_reader", "subscription")
 
     def __init__(
         self,
@@ -265,7 +302,7 @@ class _Guard:
         if hasattr(observer, "on_next"):
             on_next, on_error, on_completed = observer.on_next, observer.on_error, observer.on_completed
         self._home = home
-        self._on_next: Any = on_next or _ignore
+        self.on_reader: Any = on_next or _ignore
         self._on_error = on_error
         self._on_completed = on_completed
         self._over = False
@@ -273,10 +310,10 @@ class _Guard:
 
     def on_next(self, value: Any) -> None:
         try:
-            self._on_next(value)
+            self.on_reader(value)
         except RAISED as raised:  # the reader's, and told to the reader
             error = as_exception(raised)
-            self._on_next = _ignore
+            self.on_reader = _ignore
             if self.subscription.is_disposed and not self._over:
                 self._over = True
                 self._home.report(error, "a reader raised after it had left")

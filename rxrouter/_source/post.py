@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any
 
 import aiohttp
@@ -16,6 +17,7 @@ from rxrouter._gate import Gate
 from rxrouter._source.decode import Reader
 from rxrouter._source.loop import Home
 from rxrouter._source.request import OK, PAGE_SECONDS, Outgoing, Request, Timeouts, transport_error
+from rxrouter._source.tap import tap
 from rxrouter._wire.chunk import ChatChunk
 from rxrouter._wire.failure import body_error
 
@@ -77,6 +79,9 @@ class Post(Request):
         self._connected = False
         self._heard = 0.0  # when the last byte came, by the loop's clock
         self._clock: asyncio.TimerHandle | None = None
+        self._idle: asyncio.Future[None] | None = None  # while `_push` does what the task else would
+        self._taken = 0  # bytes of the body
+        self._lingering: bool = False  # as the clock knows it
         home.call(self._start)
 
     def _start(self) -> None:
@@ -118,7 +123,7 @@ class Post(Request):
         self._attempt.generation_id = opened.headers.get("X-Generation-Id")
         kind = opened.content_type if "Content-Type" in opened.headers else ""
         if opened.status == OK and kind == _STREAM:
-            return self._reader.outcome(await self._read(opened.content))
+            return self._reader.outcome(await self._read(opened))
         self._stop_clock()  # a page has clocks of its own, that end it, and not what it says
         if opened.status != OK:
             return await self._refused(opened)
@@ -126,40 +131,93 @@ class Post(Request):
         page, cut = await self._page(opened.content, None if as_json else PAGE_SECONDS)
         return body_error(page) or (cut if as_json else None) or ContentTypeError(kind, page)
 
-    async def _read(self, content: aiohttp.StreamReader) -> RouterError | None:
-        """Feeds the reader until the end; returns what cut the body, None if it came to its end."""
-        reader, gate, loop = self._reader, self._gate, self._loop
-        feed, now, readany = reader.feed, loop.time, content.readany
+    async def _read(self, response: aiohttp.ClientResponse) -> RouterError | None:
+        """Has the reader fed until the end; returns what cut the body, None if it came to its end."""
+        reader, gate = self._reader, self._gate
+        self._content = content = response.content
+        self._context = copy_context()
+        next_block = self._unpushed if tap(response, self._push) else content.readany
         cut: TransportError | None = None
-        lingering = False
         while cut is None:
             try:
-                block = await readany()
+                block = await next_block()
             except (aiohttp.ClientError, OSError) as error:
                 cut = transport_error(error, "read")
                 block = _left_in(content)
-            if not block:
+            if block:
+                self._take(block)
+            elif block is not None:
                 break
-            seen = reader.seen
-            feed(block)
-            if reader.seen != seen or not reader.proven:  # comments say nothing of an answer that is all there
-                self._heard = now()
-            while gate.closed:
-                self._attempt.paused = True
-                await gate.opened()
-                if self._disposed:
-                    return None
-                self._heard = now()
-                self._attempt.paused, self._attempt.resumed = False, self._now()
+            elif not gate.closed:
                 reader.resume()
+            if gate.closed and not await self._opened():
+                return None
             if reader.ended:
                 if reader.draining and cut is None:
                     await self._drain(content)
                 return None
-            if reader.lingering is not lingering:
-                lingering = reader.lingering
+            if reader.lingering is not self._lingering:
+                self._lingering = reader.lingering
                 self._tick()
         return cut
+
+    async def _opened(self) -> bool:
+        """Waits at the gate, and has the reader deliver what it still has; False if there is no reader any more."""
+        gate, attempt = self._gate, self._attempt
+        while gate.closed:
+            attempt.paused = True
+            await gate.opened()
+            if self._disposed:
+                return False
+            self._heard = self._loop.time()
+            attempt.paused, attempt.resumed = False, self._now()
+            self._reader.resume()
+        return True
+
+    def _take(self, block: bytes) -> None:
+        self._taken += len(block)
+        reader = self._reader
+        seen = reader.seen
+        reader.feed(block)
+        if reader.seen != seen or not reader.proven:  # comments say nothing of an answer that is all there
+            self._heard = self._loop.time()
+
+    def _push(self) -> None:
+        """Feeds what a socket read has brought; wakes the task when there is something for it to see to.
+
+        So a chunk costs one turn of the loop, and not two.
+        """
+        idle, content, reader = self._idle, self._content, self._reader
+        if idle is None or idle.done():
+            return  # the task is at work, and finds it
+        try:
+            # Taking lets aiohttp's parser go on where it was paused: there may be more without another socket read.
+            while content.total_bytes > self._taken:
+                self._context.run(self._take, content.read_nowait())
+                if self._gate.closed or reader.ended or reader.lingering is not self._lingering:
+                    break
+            else:
+                if not content.is_eof() and content.exception() is None:
+                    return
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - CancelledError, too: the task tells it
+            if not idle.done():
+                idle.set_exception(error)
+        if not idle.done():
+            idle.set_result(None)
+
+    async def _unpushed(self) -> bytes | None:
+        """The next block that `_push` has not fed; None when that wants the task to look."""
+        block = self._content.read_nowait()
+        if block or self._content.is_eof():
+            return block
+        self._idle = self._loop.create_future()
+        try:
+            await self._idle
+        finally:
+            self._idle = None
+        return None
 
     async def _drain(self, content: aiohttp.StreamReader) -> None:
         try:

@@ -133,6 +133,8 @@ class Request(abc.DisposableBase):
             error = self._stopped() if stopped else as_exception(cancelled)
         except Exception as raised:  # noqa: BLE001 - ours, or the observer's: either is how this chain ends
             error = raised
+            if self._disposed:
+                self._home.report(raised, "a reader raised after it had left")
         finally:
             self._gate.left = True
             self._release()
@@ -142,7 +144,8 @@ class Request(abc.DisposableBase):
         if self._disposed:
             return
         self._over = True
-        self._how = "completed" if error is None else type(error).__name__
+        if error is None or isinstance(error, RouterError):  # else a reader raised, and so has left
+            self._how = "completed" if error is None else type(error).__name__
         try:
             if error is None:
                 self._observer.on_completed()

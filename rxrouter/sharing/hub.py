@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from types import SimpleNamespace, TracebackType
+from collections.abc import Coroutine
+from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from msgspec import Struct
 from reactivex import Observable, abc, operators as ops
-from reactivex.internal import default_error, noop
 
 from rxrouter._errors import ClientClosedError, GenerationStopped, RouterError
 from rxrouter._gate import running_loop
 from rxrouter._source.loop import Home
-from rxrouter._source.observable import LoopObservable
+from rxrouter._source.observable import Direct, LoopObservable
 from rxrouter._wire.chunk import ChatChunk
 from rxrouter.operators._fanout import FanoutReader
 from rxrouter.sharing._entries import another
@@ -115,7 +114,7 @@ class Hub:
             self._home.call(lambda: self._join(key, reader, start))
             return reader
 
-        return LoopObservable(_Followed(read), self._home)
+        return LoopObservable(Direct(read), self._home)
 
     def entries(self, key: str, *, after: int | None = None) -> LoopObservable[Entry]:
         """`follow` with the numbers: for relays, whose readers come back and say which was their last.
@@ -233,38 +232,6 @@ class Hub:
         if running_loop() is loop:
             return await coroutine
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
-
-
-class _Followed(Observable[ChatChunk]):
-    """What is followed: its subscribers are its readers, as they are.
-
-    The observer that RxPY would put around each of them takes half of what a chunk needs on its way to a reader
-    (tests/perf/test_sharing.py); a reader has the same order of things by itself.
-    """
-
-    def __init__(self, read: Callable[[abc.ObserverBase[ChatChunk]], abc.DisposableBase]) -> None:
-        super().__init__()
-        self._read = read
-
-    def subscribe(
-        self,
-        on_next: abc.ObserverBase[ChatChunk] | abc.OnNext[ChatChunk] | None = None,
-        on_error: abc.OnError | None = None,
-        on_completed: abc.OnCompleted | None = None,
-        *,
-        scheduler: abc.SchedulerBase | None = None,  # noqa: ARG002 - readers are served on the hub's loop
-    ) -> abc.DisposableBase:
-        """Begins to read."""
-        observer: Any = on_next
-        if isinstance(on_next, abc.ObserverBase):
-            return self._read(observer)
-        told: Any = SimpleNamespace()
-        told.on_next, told.on_error, told.on_completed = (
-            on_next or noop,
-            on_error or default_error,
-            on_completed or noop,
-        )
-        return self._read(told)
 
 
 class _Reader(FanoutReader[ChatChunk]):
