@@ -27,6 +27,13 @@ settings.register_profile(
 settings.register_profile("thorough", max_examples=20_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Of the benchmarks; see tests/perf/conftest.py."""
+    parser.addoption("--perf-save", metavar="FILE", help="keep what the benchmarks measured")
+    parser.addoption("--perf-compare", metavar="FILE", help="show it beside what was kept")
+
+
 TEST_SECONDS = 120  # far beyond any test's need: a hang becomes a failure that says where
 VIRTUAL_SECONDS = 1e6
 

@@ -1,6 +1,7 @@
 """A simulator in a process of its own, that answers as fast as it goes: `python blaster.py`, which prints its URL.
 
-The prompt says what to send: `<chunks> <block>`, where a block is so many bytes, or one event if it is 0.
+The prompt says what to send: `<chunks> <block>`, where a block is so many bytes, or one event if it is 0; or `hang`,
+for two words and then silence.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from functools import cache
 
-from rxrouter.testing import DONE, Exchange, Recording, Reply, Simulator, chunk
+from rxrouter.testing import DONE, Act, Exchange, Recording, Reply, Simulator, chunk
 
 _WORDS = (" the", " of", " and", ",", " stream", " naïve", '"', "\n", " 流", " however", ".", " token")
 
@@ -16,6 +17,8 @@ _WORDS = (" the", " of", " and", ",", " stream", " naïve", '"', "\n", " 流", "
 @cache
 def reply(prompt: str) -> Reply:
     """A stream of so many chunks in such blocks."""
+    if prompt == "hang":
+        return Reply([chunk({"content": "Well, "}), chunk({"content": "…"}), Act.HANG])
     count, block = map(int, prompt.split())
     once = [chunk({"content": word}) for word in _WORDS]
     events = [once[at % len(once)] for at in range(count)]

@@ -8,6 +8,9 @@ import time
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 
+RESULTS: dict[str, tuple[float, float]] = {}
+"""All that was measured in this session: the cost, and its ratio to the first of its group."""
+
 Run = Callable[[], Awaitable[int]]
 """Does the work once; returns for how many units."""
 
@@ -31,7 +34,8 @@ async def compare(contenders: Mapping[str, Run], rounds: int = 7) -> dict[str, t
 
 
 def table(title: str, results: Mapping[str, tuple[float, float]], unit: str = "chunk") -> None:
-    """Prints a comparison; `pytest -m perf -s` shows it."""
+    """Notes a comparison, and prints it; `pytest -m perf -s` shows it at once."""
+    RESULTS.update({f"{title}: {name}": result for name, result in results.items()})
     print(f"\n{title:44s} {'µs/' + unit:>10s} {'ratio':>7s}")
     for name, (cost, ratio) in results.items():
         print(f"  {name:42s} {cost:10.3f} {ratio:7.2f}")

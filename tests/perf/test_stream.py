@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -22,17 +19,6 @@ pytestmark = pytest.mark.perf
 
 BLOCKS = {"64 KiB blocks": 1 << 16, "an event a write": 0}
 CHUNKS = 20_000
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    blaster = subprocess.Popen(
-        [sys.executable, Path(__file__).with_name("blaster.py")], stdout=subprocess.PIPE, text=True
-    )
-    assert blaster.stdout is not None
-    yield blaster.stdout.readline().strip()
-    blaster.kill()
-    blaster.communicate()
 
 
 def bare(session: aiohttp.ClientSession, url: str, prompt: str) -> Run:
