@@ -6,20 +6,19 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
-from typing import Any, TypeAlias
+from typing import Any
 
 from rxrouter._errors import LogLostError, RouterError
 from rxrouter._wire.chunk import ChatChunk
-from rxrouter.sharing._entries import encode, encode_ending
+from rxrouter.sharing._entries import another, encode, encode_ending
 from rxrouter.sharing._redis_keys import END, Id, Keys, fields
-from rxrouter.sharing._redis_line import FENCED, Command, Line, Patience, UnreachableError
+from rxrouter.sharing._redis_line import FENCED, Command, Line, Step, take_turns
 from rxrouter.sharing._redis_settings import Settings
 
-Step: TypeAlias = tuple[Command, Callable[[Any], None]]
-"""A command, and what takes its reply."""
+BEATS = 3
+"""In the time of a lease."""
 
 _BATCH = 256  # chunks in one entry
-_BEATS = 3  # in the time of a lease
 
 
 class Writing:
@@ -32,25 +31,31 @@ class Writing:
 
     def __init__(self, line: Line, settings: Settings) -> None:
         self.writers: dict[str, RedisWriter] = {}
-        self.buffered_bytes = 0
-        self.buffer_bytes = settings.buffer_bytes
         self._line = line
-        self._beat_seconds = settings.lease / _BEATS
+        self._settings = settings
+        self._buffered_bytes = 0
+        self._beat_seconds = settings.lease / BEATS
         self._next_beat = 0.0
-        self._patience = Patience(settings)
         self._turn: dict[RedisWriter, None] = {}  # who has something to say
         self._more: list[Command] = []
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     def add(self, key: str, writer: RedisWriter) -> None:
         """A generation begins."""
+        if key in self.writers:  # or Redis had not let this one begin
+            self.writers[key].give_up(LogLostError("Redis has it no more"))
         self.writers[key] = writer
-        self._start()
+        self._wake()  # or nobody would beat for it before it speaks
+        if self._closed:
+            writer.give_up(LogLostError("it is closed"))
 
-    def remove(self, key: str) -> None:
+    def remove(self, key: str, writer: RedisWriter) -> None:
         """A generation is over."""
-        self._turn.pop(self.writers.pop(key), None)
+        self._turn.pop(writer, None)
+        if self.writers.get(key) is writer:
+            del self.writers[key]
 
     def speak(self, writer: RedisWriter) -> None:
         """Has its steps taken in the next turn."""
@@ -60,8 +65,14 @@ class Writing:
     def send(self, commands: list[Command]) -> None:
         """Has these sent in the next turn, if that is possible; nobody asks what became of them."""
         self._more += commands
-        self._wanted.set()
-        self._start()
+        self._wake()
+
+    def hold(self, size: int) -> None:
+        """So many bytes more, or less, wait for Redis; when they are too many, whoever has most of them is given up."""
+        self._buffered_bytes += size
+        if self._buffered_bytes > self._settings.buffer_bytes:
+            greediest = max(self.writers.values(), key=lambda writer: writer.pending_bytes)
+            greediest.fail(f"more than {self._settings.buffer_bytes} bytes wait for Redis")
 
     async def aclose(self, seconds: float) -> None:
         """Ends when every generation has its ending, or the time is up."""
@@ -69,29 +80,21 @@ class Writing:
             _, late = await asyncio.wait(waiting, timeout=seconds)
             for wait in late:
                 wait.cancel()
+        self._closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        self._give_up(LogLostError("it is closed"))
 
-    def _start(self) -> None:
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="rxrouter writes to Redis")
+    def _wake(self) -> None:
+        self._wanted.set()
+        if self._task is None and not self._closed:
+            turns = take_turns(self._settings, self._take_turn, self._doubt, self._give_up)
+            self._task = asyncio.get_running_loop().create_task(turns, name="rxrouter writes to Redis")
 
-    async def _run(self) -> None:
-        while True:
-            await self._due()
-            steps = list(self._steps())
-            more, self._more = self._more, []
-            if not steps and not more:
-                continue
-            try:
-                replies = await self._line.ask([*(command for command, _ in steps), *more])
-            except UnreachableError as error:
-                await self._bear(error)
-                continue
-            self._patience.reset()
-            for (_, take), reply in zip(steps, replies, strict=False):
-                take(reply)
+    async def _take_turn(self) -> None:
+        await self._due()
+        await self._line.walk(self._steps())
 
     async def _due(self) -> None:
         """Returns when there is something to say, or a beat is due."""
@@ -107,20 +110,21 @@ class Writing:
     def _steps(self) -> Iterator[Step]:
         self._wanted.clear()
         turn, self._turn = self._turn, {}
+        more, self._more = self._more, []
         now = asyncio.get_running_loop().time()
         if now >= self._next_beat:
             self._next_beat = now + self._beat_seconds
             yield from chain.from_iterable(writer.beat() for writer in self.writers.values())
         yield from chain.from_iterable(writer.steps() for writer in turn)
+        yield from map(Step, more)
 
-    async def _bear(self, error: UnreachableError) -> None:
+    def _doubt(self) -> None:
         for writer in self.writers.values():
             writer.doubt()
-        try:
-            await self._patience.pause(error)
-        except LogLostError:
-            for writer in tuple(self.writers.values()):
-                writer.give_up()
+
+    def _give_up(self, error: LogLostError) -> None:
+        for writer in tuple(self.writers.values()):
+            writer.give_up(another(error))
 
 
 class RedisWriter:
@@ -132,7 +136,8 @@ class RedisWriter:
 
     def __init__(self, writing: Writing, keys: Keys, *, token: str, epoch: int, on_lost: Callable[[], None]) -> None:
         self.over = asyncio.Event()
-        self.given_up = False
+        self.error: RouterError | None = None  # why it was given up
+        self.pending_bytes = 0
         self._writing = writing
         self._keys = keys
         self._token = token
@@ -148,12 +153,10 @@ class RedisWriter:
     def append(self, chunk: ChatChunk) -> None:
         """See `Writer`."""
         entry = encode(chunk)
-        if self._ending is None:
+        if self._ending is None and not self.over.is_set():
             self._pending.append(entry)
-            self._writing.buffered_bytes += len(entry)
             self._writing.speak(self)
-            if self._writing.buffered_bytes > self._writing.buffer_bytes:
-                self._fail(f"more than {self._writing.buffer_bytes} bytes wait for Redis")
+            self._hold(len(entry))
 
     def end(self, error: RouterError | None) -> None:
         """See `Writer`."""
@@ -168,30 +171,38 @@ class RedisWriter:
 
     def beat(self) -> Iterator[Step]:
         """The signs of life."""
-        yield self._keys.renew(self._token, only_if_held=True), self._renewed
-        yield self._keys.keep(), _ignore
+        yield Step(self._keys.renew(self._token, only_if_held=True), self.give_up, self._renewed)
+        yield Step(self._keys.keep())
 
     def steps(self) -> Iterator[Step]:
         """What is to be said next; more only when that is acknowledged."""
         if self.over.is_set():
             return
         if self._doubt:
-            yield self._keys.renew(self._token, only_if_held=False), _ignore  # before the look: who ends it takes it
-            yield self._keys.last(1), self._looked
+            yield Step(self._keys.renew(self._token, only_if_held=False))  # before the look: who ends it takes it
+            yield Step(self._keys.last(1), self.give_up, self._looked)
         elif self._pending:
             batch = list(islice(self._pending, _BATCH))
             self._sent = len(batch)
             at = Id(self._epoch, self._written + self._sent)
-            yield self._keys.add(at, *chain.from_iterable(enumerate(batch))), self._added
+            yield Step(self._keys.add(at, *chain.from_iterable(enumerate(batch))), self.give_up, self._added)
         elif self._ending is not None:
-            yield self._keys.add(Id(self._epoch + 1, 0), END, self._ending), self._ended
-            yield self._keys.keep(), _ignore
-            yield self._keys.release(), _ignore
+            yield Step(self._keys.add(Id(self._epoch + 1, 0), END, self._ending), self.give_up, self._ended)
+            yield Step(self._keys.keep())
+            yield Step(self._keys.release())
 
-    def give_up(self) -> None:
-        """Redis was out of reach for too long; who reads elsewhere will find the lease run out."""
-        self.given_up = True
-        self._over()
+    def fail(self, reason: str) -> None:
+        """Ends it with what is written, and an error."""
+        self._forget_pending()
+        self._ending = encode_ending(LogLostError(reason))
+        self._writing.speak(self)
+        self._on_lost()
+
+    def give_up(self, error: RouterError) -> None:
+        """Nothing more can be written; who reads elsewhere will find the lease run out."""
+        if not self.over.is_set():
+            self.error = error
+            self._over()
 
     def _renewed(self, reply: Any) -> None:
         if reply is None:  # run out while Redis was away, or taken by who has written the ending
@@ -207,8 +218,7 @@ class RedisWriter:
 
     def _acknowledge(self, count: int) -> None:
         self._written += count
-        for _ in range(min(count, len(self._pending))):
-            self._writing.buffered_bytes -= len(self._pending.popleft())
+        self._hold(-sum(len(self._pending.popleft()) for _ in range(min(count, len(self._pending)))))
         if self._pending or self._ending is not None:
             self._writing.speak(self)
 
@@ -219,7 +229,7 @@ class RedisWriter:
         if last is None or last.epoch != self._epoch:
             self._over()
         elif last.number < self._written:
-            self._fail("Redis has forgotten entries that it had acknowledged")
+            self.fail("Redis has forgotten entries that it had acknowledged")
         else:
             self._acknowledge(last.number - self._written)
 
@@ -227,23 +237,17 @@ class RedisWriter:
         """By us, or by somebody who was faster."""
         self._over()
 
-    def _fail(self, reason: str) -> None:
-        self._forget_pending()
-        self._ending = encode_ending(LogLostError(reason))
-        self._writing.speak(self)
-        self._on_lost()
-
     def _over(self) -> None:
         if not self.over.is_set():
             self.over.set()
             self._forget_pending()
-            self._writing.remove(self._keys.key)
+            self._writing.remove(self._keys.key, self)
             self._on_lost()
 
     def _forget_pending(self) -> None:
-        self._writing.buffered_bytes -= sum(map(len, self._pending))
         self._pending.clear()
+        self._hold(-self.pending_bytes)
 
-
-def _ignore(_: Any) -> None:
-    pass
+    def _hold(self, size: int) -> None:
+        self.pending_bytes += size
+        self._writing.hold(size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from itertools import count
@@ -12,10 +13,10 @@ try:
 except ImportError as error:
     raise ImportError("RedisLog needs redis-py: pip install 'rxrouter[redis]'") from error
 
-from rxrouter._errors import LogLostError, RouterError, UnknownGenerationError
-from rxrouter.sharing._entries import decode_ending, encode_ending
+from rxrouter._errors import ProducerLostError, RouterError, UnknownGenerationError
+from rxrouter.sharing._entries import another, decode_ending, encode_ending
 from rxrouter.sharing._redis_keys import END, Id, Keys, bell, fields, ring
-from rxrouter.sharing._redis_line import Line
+from rxrouter.sharing._redis_line import Line, lost_by
 from rxrouter.sharing._redis_read import Reading
 from rxrouter.sharing._redis_settings import Settings
 from rxrouter.sharing._redis_write import RedisWriter, Writing
@@ -29,7 +30,7 @@ class RedisLog:
     What a server has to do (tests/perf/test_sharing.py; chunks of 74 bytes, one process makes and another reads):
 
     - A socket read's chunks are one XADD. At 100 generations and more, a chunk takes a server 13 to 21 µs, with its
-      part of the reads, 0.03 for a chunk and reading process: one core carries some 50,000 chunks a second, or
+      part of the reads, 0.03 XREADs for a chunk and reading process: one core carries some 50,000 chunks a second, or
       1,000 answers at 50 a second. Each further process that reads an answer is one more copy of it on the wire.
     - 310 bytes go to the server for a chunk, 180 come from it to each process that reads it, and it keeps some 80: what
       the chunk has, and little else. Readers in one process, however many, are one.
@@ -42,12 +43,13 @@ class RedisLog:
         server: A URL (`redis://`, `rediss://`, `unix://`), or a redis-py client, whose settings are used and whose
             connections are not.
         namespace: In front of all names in Redis.
-        lease: How long a producer may give no sign before it counts as lost, in seconds; its readers know at the
-            latest twice as long after.
+        lease: How long a producer may give no sign before it counts as lost, in seconds; its readers know within
+            three times as long, when two looks have found nobody.
         keep: How long a generation is kept after its end, in seconds.
         outage: How long Redis may be out of reach, in seconds, before the generations of this process are given up,
             and its readers told.
-        buffer_bytes: How much may wait for Redis in this process.
+        buffer_bytes: How much may wait for Redis in this process; the generation that has most of it is given up when
+            it is more.
     """
 
     def __init__(  # noqa: PLR0913 - the settings of a log
@@ -103,8 +105,8 @@ class RedisLog:
         if writer is not None:
             writer.end(error)
             await writer.over.wait()
-            if writer.given_up:
-                raise LogLostError("Redis is out of reach")
+            if writer.error is not None:
+                raise another(writer.error)
             return
         keys = self._keys(key)
         [first] = await self._commands.insist([keys.first()])
@@ -118,13 +120,14 @@ class RedisLog:
 
     async def status(self, key: str) -> Status:
         """See `Log`."""
-        [last] = await self._commands.insist([self._keys(key).last(2)])
-        if not last:
-            return Status("unknown")
-        at, pairs = fields(last[0])
-        if pairs[0] != END:
-            return Status("running", at.number)
-        return Status.ended(fields(last[1])[0].number, decode_ending(pairs[1]))
+        keys = self._keys(key)
+        status, held = await self._look(keys)
+        if status.state == "running" and not held:
+            await asyncio.sleep(self._settings.lease / 2)  # as its readers do: its writer may have been held up
+            status, held = await self._look(keys)
+        if status.state == "running" and not held:
+            return Status.ended(status.entries, ProducerLostError())
+        return status
 
     async def aclose(self) -> None:
         """See `Log`."""
@@ -132,6 +135,19 @@ class RedisLog:
         await self._reading.aclose()
         await self._commands.aclose()
         await self._blocking.aclose()
+
+    async def _look(self, keys: Keys) -> tuple[Status, bool]:
+        """How far it is, and whether somebody holds its lease."""
+        last, holder = await self._commands.insist([keys.last(2), keys.holder()])
+        if not last:
+            return Status("unknown"), False
+        try:
+            at, pairs = fields(last[0])
+            if pairs[0] != END:
+                return Status("running", at.number), holder is not None
+            return Status.ended(fields(last[1])[0].number, decode_ending(pairs[1])), False
+        except Exception as error:
+            raise lost_by(error) from error
 
     def _keys(self, key: str) -> Keys:
         return Keys(self._settings, key)
@@ -147,5 +163,8 @@ class RedisLog:
 
 def _pool(server: str | Redis) -> Any:
     """What knows how to make connections; none is taken from it."""
-    client = Redis.from_url(server, protocol=2) if isinstance(server, str) else server  # pyright: ignore[reportUnknownMemberType]
+    try:
+        client = Redis.from_url(server, protocol=2) if isinstance(server, str) else server  # pyright: ignore[reportUnknownMemberType]
+    except ValueError:  # which quotes a part of it: of the password, if that has a slash
+        raise ValueError("a server's URL begins with redis://, rediss:// or unix://, and has %2F for a slash") from None
     return client.connection_pool

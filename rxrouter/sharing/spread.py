@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from hashlib import blake2b
 
@@ -40,8 +41,7 @@ class Spread:
 
     async def aclose(self) -> None:
         """See `Log`."""
-        for log in self._logs:
-            await log.aclose()
+        await asyncio.gather(*(log.aclose() for log in self._logs))
 
     def _of(self, key: str) -> Log:
         """The log whose number gives the highest hash with the key (rendezvous hashing)."""

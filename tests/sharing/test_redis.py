@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 
 from rxrouter._errors import GenerationStopped, LogLostError, ProducerLostError, UnknownGenerationError
 from rxrouter.operators import completion
-from rxrouter.sharing import Hub, Spread
+from rxrouter.sharing import Hub, MemoryLog, Spread
+from rxrouter.sharing._redis_line import Command, Line
 from rxrouter.sharing.redis import RedisLog
 from rxrouter.testing import STORY
 from tests.sharing.conftest import LEASE, SERVERS, redis_logs
@@ -300,6 +301,300 @@ async def test_a_lease_that_was_missed_once_is_taken_again(server: RedisServer) 
         assert (await reader.until_over(), reader.read) == (None, words(1))
 
 
+async def test_a_generation_that_says_nothing_is_alive_also_after_another_has_ended(server: RedisServer) -> None:
+    async with Hub(redis_logs(server, namespace="silent")()) as hub:
+        await hub.start("first", from_iterable([word(1)]))
+        await until(lambda: server.ask("EXISTS", "{silent}:lease:first") == b":0\r\n")
+        await hub.status("first")  # comes behind all that the first had to say
+        await started(hub, "second", Source())
+
+        server.ask("DEL", "{silent}:lease:second")
+
+        await until(lambda: server.ask("EXISTS", "{silent}:lease:second") == b":1\r\n")
+
+
+async def test_a_lease_that_one_look_misses_is_no_death(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis was held up for the time of a lease, and the reader was the first to ask when it went on."""
+    looks = 0
+
+    def held_up(command: Command, reply: Any) -> Any:
+        nonlocal looks
+        if command[0] != "GET":
+            return reply
+        looks += 1
+        return None if looks == 1 else reply
+
+    _overhear(monkeypatch, held_up)
+    logs = redis_logs(server)
+    async with Hub(logs()) as here, Hub(logs()) as there:
+        source = Source()
+        await started(here, "k", source)
+        reader = Reader(there.follow("k"))
+        await until(lambda: looks >= 3)
+        source.say()
+        source.end()
+
+        assert (await reader.until_over(), reader.read) == (None, words(1))
+
+
+async def test_a_log_that_goes_when_it_was_just_found_is_told(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def delete(command: Command, reply: Any) -> Any:
+        if command[0] == "XRANGE":
+            server.ask("DEL", str(command[1]))
+        return reply
+
+    _lay(server, "gone", "k")
+    _overhear(monkeypatch, delete)
+    async with Hub(redis_logs(server, namespace="gone")()) as hub:
+        assert isinstance(await Reader(hub.follow("k")).until_over(), LogLostError)
+
+
+async def test_what_is_begun_anew_here_is_not_harmed_by_what_was_lost(server: RedisServer) -> None:
+    log = redis_logs(server, namespace="anew")()
+    lost: list[str] = []
+    first = await log.claim("k", lambda: lost.append("first"))
+    server.ask("DEL", "{anew}:log:k", "{anew}:lease:k")
+    second = await log.claim("k", lambda: lost.append("second"))
+    assert first is not None
+    assert second is not None
+
+    first.append(word(9))
+    await log.status("k")  # comes behind what it said
+    assert lost == ["first"]
+    second.append(word(1))
+    second.end(None)
+    await until(lambda: lost == ["first", "second"])
+    third = await log.claim("other", lambda: lost.append("third"))
+    assert third is not None
+    third.end(None)
+
+    await until(lambda: lost[2:] == ["third"])
+    assert (await log.status("k")).entries == 1
+    await log.aclose()
+
+
+async def test_a_server_that_hangs_is_borne_for_the_outage_by_all_who_ask(own_server: RedisServer) -> None:
+    async with Hub(redis_logs(own_server, outage=0.3)()) as hub:
+        source = Source()
+        await started(hub, "k", source)
+        own_server.pause()
+        try:
+            async with asyncio.timeout(4):  # one after the other, each for the time of an answer, would take 100
+                questions = await asyncio.gather(*(hub.status(str(key)) for key in range(20)), return_exceptions=True)
+                await until(lambda: source.left == 1)
+        finally:
+            own_server.resume()
+
+        assert {type(answer) for answer in questions} == {LogLostError}
+
+
+async def test_those_who_ask_at_a_time_are_answered_at_a_time(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchanges: list[int] = []
+    log = redis_logs(server)()
+    exchange = Line._exchange  # pyright: ignore[reportPrivateUsage]
+
+    async def count(self: Line, questions: Any, blocks: float) -> None:
+        exchanges.append(len(questions))
+        await exchange(self, questions, blocks)
+
+    monkeypatch.setattr(Line, "_exchange", count)
+
+    await asyncio.gather(*(log.status(str(key)) for key in range(100)))
+
+    assert exchanges == [1, 99]
+    await log.aclose()
+
+
+@pytest.mark.parametrize("bad", ["followed", "overwritten", "claimed", "ended oddly"])
+async def test_a_bad_key_harms_no_other(server: RedisServer, bad: str) -> None:
+    namespace = secrets.token_hex(4)
+    logs = redis_logs(server, namespace=namespace)
+    async with Hub(logs()) as here, Hub(logs()) as there:
+        sources = {key: Source() for key in ("good", "bad")}
+        for key, source in sources.items():
+            await started(here, key, source)
+        good, victim = Reader(there.follow("good")), Reader(there.follow("bad"))
+        for key, reader in (("good", good), ("bad", victim)):
+            sources[key].say()
+            await reader.until_read(1)
+
+        name = f"{{{namespace}}}:log:"
+        if bad == "ended oddly":
+            server.ask("XADD", f"{name}bad", f"{int(_first_id(server, f'{name}bad')) + 1}-0", "end", '{"text":5}')
+            sources["bad"].say()
+        elif bad == "overwritten":
+            server.ask("SET", f"{name}bad", "x")
+            sources["bad"].say()
+        else:
+            server.ask("SET", f"{name}odd", "x")
+            victim = Reader(there.follow("odd") if bad == "followed" else there.start("odd", Source().chunks))
+
+        assert isinstance(await victim.until_over(), LogLostError)
+        await until(lambda: sources["bad"].left == (bad in {"ended oddly", "overwritten"}))
+        sources["good"].say()
+        sources["good"].end()
+        assert (await good.until_over(), good.read) == (None, words(2))
+        if bad == "overwritten":
+            for question in (there.status("bad"), there.stop("bad")):
+                with pytest.raises(LogLostError, match="WRONGTYPE"):
+                    await question
+
+
+async def test_a_bell_that_is_rung_oddly_is_heard(server: RedisServer) -> None:
+    namespace = secrets.token_hex(4)
+    async with Hub(redis_logs(server, namespace=namespace)()) as hub:
+        source = Source()
+        await started(hub, "k", source)
+        reader = Reader(hub.follow("k"))
+        source.say()
+        await reader.until_read(1)
+        await until(lambda: any(b":bell:" in key for key in _keys(server, namespace)))
+        [bell] = [key.decode() for key in _keys(server, namespace) if b":bell:" in key]
+        for fields in (("a", "b"), ("key", ""), ("a", "b", "c", "d")):
+            server.ask("XADD", bell, "*", *fields)
+
+        source.say()
+        source.end()
+
+        assert (await reader.until_over(), reader.read) == (None, words(2))
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_a_server_that_refuses_is_told_at_once_and_no_secret_with_it(kind: str, tmp_path: Path) -> None:
+    with RedisServer(binaries()[kind], tmp_path, "--rename-command", "EVAL", "") as server:
+        async with Hub(redis_logs(server)()) as hub:
+            ending = await Reader(hub.start("h4x0r", from_iterable([word(1)]))).until_over()
+
+    assert isinstance(ending, LogLostError)
+    assert "EVAL" in str(ending)
+    assert all("h4x0r" not in str(error) for error in (ending, ending.__cause__, ending.__context__))
+
+
+async def test_the_reply_to_one_who_comes_late_to_many_is_bounded(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    namespace, streams, entries = secrets.token_hex(4), 300, 10
+    client = Redis.from_url(server.url)  # pyright: ignore[reportUnknownMemberType]
+    async with client, client.pipeline(transaction=False) as pipe:
+        add: Any = pipe.execute_command  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        for key in range(streams):
+            log, lease = f"{{{namespace}}}:log:{key}", f"{{{namespace}}}:lease:{key}"
+            add("XADD", log, "1000-0", "by", "node 0")
+            for number in range(1, entries + 1):
+                add("XADD", log, f"1000-{number}", 0, word(number).raw)
+            add("XADD", log, "1001-0", "end", "null")
+            add("SET", lease, "node 0")
+        await pipe.execute()
+    sizes: list[int] = []
+
+    def measure(command: Command, reply: Any) -> Any:
+        if command[0] == "XREAD":
+            sizes.append(sum(len(entries) for _, entries in reply or ()))
+        return reply
+
+    _overhear(monkeypatch, measure)
+    async with Hub(redis_logs(server, namespace=namespace)()) as hub:
+        readers = [Reader(hub.follow(str(key))) for key in range(streams)]
+
+        for reader in readers:
+            assert (await reader.until_over(), reader.read) == (None, words(entries))
+    assert max(sizes) <= 512
+
+
+async def test_who_waits_when_the_log_is_closed_is_told_and_no_connection_is_left(own_server: RedisServer) -> None:
+    log = redis_logs(own_server)()
+    hub = Hub(log)
+    await started(hub, "k", Source())
+    own_server.kill()
+    stopping = asyncio.ensure_future(hub.stop("k"))
+    asking = asyncio.ensure_future(log.status("k"))
+    await asyncio.sleep(0.05)
+
+    await hub.aclose()
+    own_server.start()
+
+    for waiting in (stopping, asking):
+        with pytest.raises(LogLostError):
+            await waiting
+    with pytest.raises(LogLostError, match="closed"):
+        await log.claim("new", lambda: None)
+    assert isinstance(log.follow("k").error, LogLostError)
+    assert own_server.ask("CLIENT", "LIST").count(b"id=") == 1  # who asks
+
+
+async def test_the_loss_of_a_producer_is_told_also_where_it_can_not_be_written(own_server: RedisServer) -> None:
+    _lay(own_server, "full", "k")
+    own_server.ask("CONFIG", "SET", "maxmemory", "1")
+    async with Hub(redis_logs(own_server, namespace="full")()) as hub:
+        reader = Reader(hub.follow("k"))
+
+        assert isinstance(await reader.until_over(), ProducerLostError)
+        assert reader.read == words(1)
+
+
+async def test_the_status_of_what_nobody_makes_any_more_is_failed(server: RedisServer) -> None:
+    namespace = secrets.token_hex(4)
+    _lay(server, namespace, "k")
+    async with Hub(redis_logs(server, namespace=namespace)()) as hub:
+        status = await hub.status("k")
+
+    assert (status.state, status.entries) == ("failed", 1)
+    assert isinstance(status.error, ProducerLostError)
+
+
+async def test_the_generation_that_waits_with_most_is_given_up(own_server: RedisServer) -> None:
+    async with Hub(redis_logs(own_server, buffer_bytes=2_000)()) as hub:
+        greedy, modest = Source(), Source()
+        await started(hub, "greedy", greedy)
+        await started(hub, "modest", modest)
+
+        own_server.kill()
+        greedy.say(2_000 // len(word(1).raw) - 2)
+        assert greedy.left == 0
+        modest.say(2)
+
+        assert (greedy.left, modest.left) == (1, 0)
+        own_server.start()
+
+
+async def test_a_fault_in_reading_ends_all_readers_and_is_told(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = _told_to_the_loop()
+    async with Hub(redis_logs(server)()) as hub:
+        await started(hub, "k", Source())
+        reader = Reader(hub.follow("k"))
+
+        monkeypatch.setattr("rxrouter.sharing._redis_read.Followed.look", _fail)
+
+        ending = await reader.until_over()
+        assert isinstance(ending, LogLostError)
+        assert isinstance(ending.__cause__, ZeroDivisionError)
+        assert told[:1] == [ending.__cause__]
+
+
+async def test_a_fault_in_writing_ends_all_that_is_made_and_is_told(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = _told_to_the_loop()
+    async with Hub(redis_logs(server)()) as hub:
+        source, again = Source(), Source()
+        await started(hub, "k", source)
+        with monkeypatch.context() as broken:
+            broken.setattr("rxrouter.sharing._redis_write.RedisWriter.beat", _fail)
+            await until(lambda: source.left == 1)
+        assert isinstance(told[0], ZeroDivisionError)
+
+        await started(hub, "again", again)
+        again.say()
+        again.end()
+        assert (await hub.follow("again")).raw == word(1).raw
+
+
 async def test_everything_expires(server: RedisServer) -> None:
     namespace = secrets.token_hex(4)
     logs = redis_logs(server, namespace=namespace, keep=2 * LEASE)
@@ -372,6 +667,24 @@ async def test_a_wrong_password_is_told_at_once_and_never_said(kind: str, tmp_pa
 def test_settings_of_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"namespace|lease"):
         RedisLog("redis://localhost", **options)
+
+
+def test_a_url_that_is_none_is_refused_without_its_password() -> None:
+    with pytest.raises(ValueError, match="redis://") as refused:
+        RedisLog("redis://:h4x0r/s@localhost")
+
+    assert refused.value.__suppress_context__
+    assert "h4x0r" not in str(refused.value)
+
+
+async def test_the_logs_that_keys_are_spread_over_are_closed_together() -> None:
+    both = asyncio.Barrier(2)
+
+    class Slow(MemoryLog):
+        async def aclose(self) -> None:
+            await both.wait()
+
+    await Spread(Slow(), Slow()).aclose()
 
 
 async def test_keys_are_spread_over_servers(servers: Any) -> None:
@@ -450,6 +763,35 @@ def _keys(server: RedisServer, namespace: str) -> set[bytes]:
 
 def _immortal(server: RedisServer, namespace: str) -> set[bytes]:
     return {key for key in _keys(server, namespace) if server.ask("PTTL", key.decode()) == b":-1\r\n"}
+
+
+def _lay(server: RedisServer, namespace: str, key: str) -> None:
+    """A generation with one word, whose producer is gone."""
+    name = f"{{{namespace}}}:log:{key}"
+    server.ask("XADD", name, "1000-0", "by", "node 0")
+    server.ask("XADD", name, "1000-1", "0", word(1).raw.decode())
+
+
+def _overhear(monkeypatch: pytest.MonkeyPatch, hear: Callable[[Command, Any], Any]) -> None:
+    """Everything that Redis replies goes through this."""
+    ask = Line.ask
+
+    async def overheard(self: Line, commands: Iterable[Command], *, blocks: float = 0.0) -> list[Any]:
+        commands = list(commands)
+        replies = await ask(self, commands, blocks=blocks)
+        return [hear(command, reply) for command, reply in zip(commands, replies, strict=True)]
+
+    monkeypatch.setattr(Line, "ask", overheard)
+
+
+def _told_to_the_loop() -> list[Any]:
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+    return told
+
+
+def _fail(*_: Any, **__: Any) -> None:
+    raise ZeroDivisionError
 
 
 def _first_id(server: RedisServer, name: str) -> str:
