@@ -1,0 +1,128 @@
+"""respond(): a stream as the answer to a request of aiohttp.web."""
+
+from __future__ import annotations
+
+from aiohttp import web
+from reactivex import Observable
+
+from rxrouter._wire.chunk import ChatChunk
+from rxrouter.relay.answer import Answer
+from rxrouter.relay.connection import Connection, connections
+from rxrouter.relay.dialects.dialect import Dialect
+from rxrouter.relay.dialects.openai import OpenAIChunks
+from rxrouter.relay.failure import Explain, Failure, unexplained
+from rxrouter.relay.serving import Serving, headers_of, stopped
+from rxrouter.sharing.hub import Hub
+
+__all__ = ["respond", "shutdown", "stop"]
+
+
+async def respond(  # noqa: PLR0913 - the settings of a response
+    request: web.BaseRequest,
+    chunks: Observable[ChatChunk] | None,
+    *,
+    dialect: Dialect = OpenAIChunks,
+    hub: Hub | None = None,
+    key: str | None = None,
+    prime: float = 10.0,
+    keep_alive: float = 15.0,
+    send_timeout: float = 30.0,
+    coalesce: float | None = None,
+    explain: Explain = unexplained,
+) -> web.StreamResponse:
+    """Answer a request with a stream, for as long as somebody reads it.
+
+    A failure before the first content is an HTTP status, with `Retry-After` where the model's side said so, and a JSON
+    body. Otherwise the answer is a 200, which begins with the first content, and its end says how it ended.
+
+    A reader that leaves is noticed, also while all is silent, and cancels the stream. With a hub only the reading ends:
+    the generation goes on, each frame has an id, and who comes back with `Last-Event-ID` gets what is missing, then
+    what comes, then the end; also when all is over. A 204 says that nothing is missing: on it an EventSource rests.
+    Without a hub an EventSource, which comes back after every end, begins a new generation: read that by `fetch`.
+
+    A HEAD gets the headers; nothing is subscribed.
+
+    Args:
+        request: The request. Read its body before: behind an unread one, a leave is not noticed before a keep-alive.
+        chunks: The stream; subscribed once. With a hub it begins the generation, unless there is one under the key;
+            None is for joining what others have begun.
+        dialect: How it is said: a class of `rxrouter.relay`, or what makes an `Encoder`.
+        hub: Where the generation lives on when the reader leaves.
+        key: Its name there. Who knows it can read it: let nobody guess it, or check who asks.
+        prime: How long the status waits for the first content, in seconds.
+        keep_alive: Silence after which a comment is sent, in seconds; proxies cut what is silent for 30 to 60.
+        send_timeout: How long a reader may take nothing of what is sent, in seconds; then its connection is dropped.
+        coalesce: Seconds of the stream that become one chunk; see the operator `coalesce`.
+        explain: What people are told of an error. By default a sentence for its kind: what a provider wrote may say
+            more than they should know.
+
+    Returns:
+        The response, sent.
+
+    Raises:
+        TypeError: an option is of the wrong kind.
+        ValueError: neither chunks nor a hub, a hub without a key or a key without a hub; seconds out of range.
+    """
+    serving = Serving(
+        chunks,
+        dialect=dialect,
+        hub=hub,
+        key=key,
+        prime=prime,
+        keep_alive=keep_alive,
+        send_timeout=send_timeout,
+        coalesce=coalesce,
+        explain=explain,
+    )
+    encoder = dialect()
+    response = web.StreamResponse(headers=headers_of(encoder))
+    if request.method == "HEAD":
+        return response
+    source = serving.open(encoder, request.headers.get("Last-Event-ID"))
+    if isinstance(source, Failure):
+        return _refused(source)
+    if request.transport is None:  # it has left already
+        return web.Response()
+    connection = Connection(request, request.transport, send_timeout)
+    answer = connection.answer = Answer(
+        encoder, connection.wake, explain=explain, keep_alive=keep_alive, after=source.after
+    )
+    try:
+        answer.start(source.chunks)
+        await answer.primed(prime)
+        if answer.failure is not None:
+            return _refused(answer.failure)
+        if answer.over and not answer.broken:
+            return web.Response(status=204)
+        await connection.send(response)
+        return response
+    finally:
+        connection.close()
+
+
+async def stop(hub: Hub, key: str) -> web.Response:
+    """Answer a request to stop a generation, which is not the same as to stop reading: 204, or a JSON error.
+
+    Args:
+        hub: Where it lives.
+        key: Its name there.
+    """
+    failure = await stopped(hub, key)
+    return web.Response(status=204) if failure is None else _refused(failure)
+
+
+async def shutdown(app: web.Application) -> None:
+    """End all responses of an application, now: `app.on_shutdown.append(shutdown)`.
+
+    Without it aiohttp waits for them, a minute by default, and then cuts them.
+
+    Args:
+        app: Whose server is closing.
+    """
+    for connection in connections():
+        if connection.is_of(app):
+            connection.answer.shut_down()
+
+
+def _refused(failure: Failure) -> web.Response:
+    return web.Response(status=failure.status, body=failure.body(), headers=failure.headers())

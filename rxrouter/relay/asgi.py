@@ -1,0 +1,271 @@
+"""Relay: a stream as an ASGI response, for Starlette, FastAPI, or on its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from reactivex import Observable
+
+from rxrouter._wire.chunk import ChatChunk
+from rxrouter.relay.answer import Answer
+from rxrouter.relay.dialects.dialect import Dialect
+from rxrouter.relay.dialects.openai import OpenAIChunks
+from rxrouter.relay.failure import Explain, Failure, unexplained
+from rxrouter.relay.serving import Serving, headers_of, stopped
+from rxrouter.sharing.hub import Hub
+
+if TYPE_CHECKING:
+    _Response = object
+else:
+    try:  # FastAPI sends what is one, and makes JSON of all else
+        from starlette.responses import Response as _Response
+    except ImportError:
+        _Response = object
+
+__all__ = ["Relay", "shutdown", "stop"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+# How long the last words may take when the server has cancelled the response.
+_FAREWELL_SECONDS = 1.0
+
+
+class Relay(_Response):
+    """Answers a request with a stream, for as long as somebody reads it: returned by an endpoint, or called as an app.
+
+    Of the options, and of what comes when, see `rxrouter.relay.aiohttp.respond`; but `send_timeout` is the longest that
+    the server may take for one message. ASGI has no way to break a connection off: there the response ends without its
+    last message, which the server reports as an error of the application, and closes.
+
+    Args:
+        chunks: See `respond`.
+        dialect: See `respond`.
+        hub: See `respond`.
+        key: See `respond`.
+        prime: See `respond`.
+        keep_alive: See `respond`.
+        send_timeout: In seconds.
+        coalesce: See `respond`.
+        explain: See `respond`.
+    """
+
+    background: Any = None  # FastAPI puts there what is to be done behind the response
+    status_code = 200
+
+    def __init__(  # noqa: PLR0913 - the settings of a response
+        self,
+        chunks: Observable[ChatChunk] | None,
+        *,
+        dialect: Dialect = OpenAIChunks,
+        hub: Hub | None = None,
+        key: str | None = None,
+        prime: float = 10.0,
+        keep_alive: float = 15.0,
+        send_timeout: float = 30.0,
+        coalesce: float | None = None,
+        explain: Explain = unexplained,
+    ) -> None:
+        self._serving = Serving(
+            chunks,
+            dialect=dialect,
+            hub=hub,
+            key=key,
+            prime=prime,
+            keep_alive=keep_alive,
+            send_timeout=send_timeout,
+            coalesce=coalesce,
+            explain=explain,
+        )
+        self.raw_headers: list[tuple[bytes, bytes]] = []  # where Starlette puts cookies and what is set in `headers`
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request.
+
+        Args:
+            scope: ASGI's, of type "http".
+            receive: ASGI's.
+            send: ASGI's.
+        """
+        with suppress(OSError):  # so some servers say that the reader has left
+            await self._respond(scope, receive, send)
+        if self.background is not None:
+            await self.background()
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        serving = self._serving
+        encoder = serving.dialect()
+        headers = headers_of(encoder)
+        if scope["method"] == "HEAD":
+            await _say(send, self._head(200, headers))
+            return
+        source = serving.open(encoder, _header(scope, b"last-event-id"))
+        if isinstance(source, Failure):
+            await self._refuse(send, source)
+            return
+        outlet = _Outlet(send, serving.send_timeout)
+        answer = Answer(
+            encoder, outlet.wake, explain=serving.explain, keep_alive=serving.keep_alive, after=source.after
+        )
+        leaving = asyncio.create_task(_listen(receive, answer.leave))
+        _running.add(running := (asyncio.get_running_loop(), answer))
+        try:
+            answer.start(source.chunks)
+            await answer.primed(serving.prime)
+            if answer.failure is not None:
+                await self._refuse(send, answer.failure)
+            elif answer.over and not answer.broken:
+                await _say(send, self._head(204, {}))
+            else:
+                await outlet.send_all(self._head(200, headers), answer)
+        finally:
+            _running.discard(running)
+            outlet.close()
+            answer.leave()
+            leaving.cancel()
+            await asyncio.wait([leaving])
+
+    async def _refuse(self, send: Send, failure: Failure) -> None:
+        await _say(send, self._head(failure.status, failure.headers()), failure.body())
+
+    def _head(self, status: int, headers: Mapping[str, str]) -> Message:
+        return _start(status, headers, self.raw_headers)
+
+
+class _Outlet:
+    """Sends an answer, message by message, in its response's task; one timer looks whether the server takes them.
+
+    Args:
+        send: ASGI's.
+        send_timeout: See `Relay`.
+    """
+
+    def __init__(self, send: Send, send_timeout: float) -> None:
+        self._send = send
+        self._send_timeout = send_timeout
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._woken: asyncio.Future[None] | None = None
+        self._began: float | None = None  # to send what is not taken yet
+        self._timed_out = False
+        self._timer = self._loop.call_later(send_timeout, self._look)
+
+    def wake(self) -> None:
+        """There is something to send, or to look at."""
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
+
+    async def send_all(self, head: Message, answer: Answer) -> None:
+        """Sends the head, then all that comes, until the end."""
+        try:
+            await self._take(head)
+            answer.open()
+            while not answer.over:
+                if not answer.frames:
+                    self._woken = self._loop.create_future()
+                    await self._woken
+                if answer.frames:
+                    await self._take(_body(b"".join(answer.take()), more=True))
+            if not answer.broken:
+                await self._take(_body(b"", more=False))
+        except asyncio.CancelledError:
+            if self._timed_out and self._task is not None and not self._task.uncancel():
+                return
+            await self._say_farewell(answer)
+            raise
+
+    async def _take(self, message: Message) -> None:
+        """Has the server take a message."""
+        self._began = self._loop.time()
+        await self._send(message)
+        self._began = None
+
+    async def _say_farewell(self, answer: Answer) -> None:
+        """The server has cancelled the response, because it closes."""
+        answer.shut_down()
+        with suppress(TimeoutError, OSError):
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                await self._send(_body(b"".join(answer.take()), more=answer.broken))
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        due = (now if self._began is None else self._began) + self._send_timeout
+        if due > now:
+            self._timer = self._loop.call_at(due, self._look)
+        elif self._task is not None:
+            self._timed_out = True
+            self._task.cancel()
+
+    def close(self) -> None:
+        """Looks no more."""
+        self._timer.cancel()
+
+
+async def stop(hub: Hub, key: str) -> _Answered:
+    """The response to a request to stop a generation, which is not the same as to stop reading: 204, or a JSON error.
+
+    Args:
+        hub: Where it lives.
+        key: Its name there.
+    """
+    return _Answered(await stopped(hub, key))
+
+
+def shutdown() -> None:
+    """End all responses of this process, now; from any thread, or from a signal's handler.
+
+    ASGI tells applications of the end of their server when all responses are over. So call this before, or let uvicorn
+    wait for a while only (`timeout_graceful_shutdown`): then it cancels the responses, and they end the same way.
+    """
+    for loop, answer in list(_running):
+        with suppress(RuntimeError):  # closed
+            loop.call_soon_threadsafe(answer.shut_down)
+
+
+_running: set[tuple[asyncio.AbstractEventLoop, Answer]] = set()
+
+
+class _Answered(_Response):
+    """A small response that is known already."""
+
+    background: Any = None
+
+    def __init__(self, failure: Failure | None) -> None:
+        self.status_code = 204 if failure is None else failure.status
+        self._failure = failure
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - nothing of it matters
+        """Sends it."""
+        failure = self._failure
+        headers, body = ({}, b"") if failure is None else (failure.headers(), failure.body())
+        await _say(send, _start(self.status_code, headers), body)
+
+
+async def _listen(receive: Receive, leave: Callable[[], None]) -> None:
+    """Waits for the reader to leave."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    leave()
+
+
+async def _say(send: Send, head: Message, body: bytes = b"") -> None:
+    await send(head)
+    await send(_body(body, more=False))
+
+
+def _start(status: int, headers: Mapping[str, str], more: Iterable[tuple[bytes, bytes]] = ()) -> Message:
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    return {"type": "http.response.start", "status": status, "headers": [*raw, *more]}
+
+
+def _body(data: bytes, *, more: bool) -> Message:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+def _header(scope: Scope, name: bytes) -> str | None:
+    return next((value.decode("latin-1") for known, value in scope["headers"] if known.lower() == name), None)

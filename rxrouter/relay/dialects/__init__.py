@@ -1,0 +1,1 @@
+"""How an answer is said to those who don't speak Python: pure files, values in, payloads out."""

@@ -1,0 +1,75 @@
+"""Frames: what a payload is on the wire, and where a reader is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from rxrouter import Comment, ServerSentEvent, SSEParser
+from rxrouter.relay import Bare, Events, Lines
+from rxrouter.relay.frames import Place
+
+places = st.builds(Place, st.integers(0, 10**9), st.integers(0, 99))
+json_texts = st.recursive(st.none() | st.text(max_size=4), st.lists, max_leaves=4).map(
+    lambda value: json.dumps(value, indent=1, ensure_ascii=False)
+)
+
+
+@given(json_texts, st.sampled_from(["\n", "\r", "\r\n"]), st.none() | places)
+def test_an_event_is_the_payload_s_value_whatever_lines_it_has(text: str, line_end: str, place: Place | None) -> None:
+    frame = Events().frame(text.replace("\n", line_end).encode(), place)
+    (event,) = SSEParser().feed(frame)
+    assert isinstance(event, ServerSentEvent)
+    assert event.id == ("" if place is None else str(place))
+    assert json.loads(event.data) == json.loads(text)
+
+
+@given(json_texts, st.sampled_from(["\n", "\r", "\r\n"]))
+def test_a_line_is_the_payload_s_value_on_one_line(text: str, line_end: str) -> None:
+    frame = Lines("application/x-ndjson").frame(text.replace("\n", line_end).encode())
+    assert frame.endswith(b"\n")
+    assert len(frame.splitlines()) == 1 or b"\x0b" in frame or b"\x0c" in frame
+    assert json.loads(frame) == json.loads(text)
+
+
+def test_a_frame_that_was_made_for_another_reader_is_the_same() -> None:
+    framing, seen = Events(), (None, Place(1), Place(1), Place(1, 1), None)
+    for payload in (b"", b"x" * 10, b"x" * 10_000):
+        frames = [framing.frame(payload, place) for place in seen]
+        assert frames == [Events().frame(payload, place) for place in seen]
+        assert frames[0] == b"data: %b\n\n" % payload
+
+
+def test_comments_are_what_no_reader_sees() -> None:
+    assert SSEParser().feed(Events().comment()) == [Comment(" keep-alive")]
+    assert not Lines("").comment().strip()
+    assert Bare("").comment() == b""
+
+
+@given(places)
+def test_a_place_is_found_again_by_its_name(place: Place) -> None:
+    assert Place.parse(str(place)) == place
+
+
+@given(places, places)
+def test_places_are_in_the_order_of_reading(one: Place, other: Place) -> None:
+    assert (one < other) == ((one.entries, one.frames) < (other.entries, other.frames))
+
+
+@pytest.mark.parametrize("name", ["", "x", "1.", ".1", "1.2.3", " 1", "1\n", "-1", "+1", "1e3", "٣", "9" * 30])
+def test_no_other_name_is_a_place(name: str) -> None:
+    with pytest.raises(ValueError, match="none of ours"):
+        Place.parse(name)
+
+
+def test_headers_name_the_type() -> None:
+    framings: list[Any] = [Events({"x": "y"}), Lines("application/x-ndjson"), Bare("text/plain")]
+    assert [framing.headers["Content-Type"] for framing in framings] == [
+        "text/event-stream",
+        "application/x-ndjson",
+        "text/plain",
+    ]
+    assert framings[0].headers["x"] == "y"
