@@ -48,7 +48,8 @@ async def respond(  # noqa: PLR0913 - the settings of a response
             None is for joining what others have begun.
         dialect: How it is said: a class of `rxrouter.relay`, or what makes an `Encoder`.
         hub: Where the generation lives on when the reader leaves.
-        key: Its name there. Who knows it can read it: let nobody guess it, or check who asks.
+        key: Its name there. Who knows it can read it: let nobody guess it, or check who asks. When None, one is made
+            that nobody guesses, and told in the header `X-Generation-Key`.
         prime: How long the status waits for the first content, in seconds.
         keep_alive: Silence after which a comment is sent, in seconds; proxies cut what is silent for 30 to 60.
         send_timeout: How long a reader may take nothing of what is sent, in seconds; then its connection is dropped.
@@ -61,7 +62,8 @@ async def respond(  # noqa: PLR0913 - the settings of a response
 
     Raises:
         TypeError: an option is of the wrong kind.
-        ValueError: neither chunks nor a hub, a hub without a key or a key without a hub; seconds out of range.
+        ValueError: neither chunks nor the key of a generation, a key without a hub, or an empty one; seconds out of
+            range.
     """
     serving = Serving(
         chunks,
@@ -81,6 +83,7 @@ async def respond(  # noqa: PLR0913 - the settings of a response
     source = serving.open(encoder, request.headers.get("Last-Event-ID"))
     if isinstance(source, Failure):
         return _refused(source)
+    response.headers.update(source.headers)
     if request.transport is None:  # it has left already
         return web.Response()
     connection = Connection(request, request.transport, send_timeout)

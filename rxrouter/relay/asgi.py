@@ -122,7 +122,7 @@ class Relay(_Response):
             elif answer.over and not answer.broken:
                 await _say(send, self._head(204, {}))
             else:
-                await outlet.send_all(self._head(200, headers), answer)
+                await outlet.send_all(self._head(200, {**headers, **source.headers}), answer)
         finally:
             _running.discard(running)
             outlet.close()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from secrets import token_urlsafe
 from typing import Any, NamedTuple
 
 from reactivex import Observable
 
-from rxrouter._errors import RouterError
+from rxrouter._errors import RouterError, UnknownGenerationError
 from rxrouter._wire.chunk import ChatChunk
 from rxrouter.operators._types import Operator
 from rxrouter.operators.coalesce import coalesce as coalesced
@@ -16,12 +17,15 @@ from rxrouter.relay.failure import Explain, Failure, failure_of, unexplained
 from rxrouter.relay.frames import Place
 from rxrouter.sharing.hub import Hub
 
+_KEY_HEADER = "X-Generation-Key"
+
 
 class Served(NamedTuple):
     """What one response reads."""
 
     chunks: Observable[ChatChunk]
     after: Place | None  # how far the reader is; None where frames have no ids
+    headers: Mapping[str, str]  # how the reader learns the key that was made for it
 
 
 class Serving:
@@ -29,7 +33,8 @@ class Serving:
 
     Raises:
         TypeError: an option is no such thing.
-        ValueError: neither `chunks` nor a hub, a hub without a key or a key without a hub; seconds out of range.
+        ValueError: neither `chunks` nor the key of a generation, a key without a hub, or an empty one; seconds out of
+            range.
     """
 
     def __init__(  # noqa: PLR0913 - the settings of a response
@@ -64,16 +69,19 @@ class Serving:
 
     def open(self, encoder: Encoder, last_event_id: str | None) -> Served | Failure:
         """The stream that this response reads; a failure, if there can be none."""
-        if self._hub is None or self._key is None:
-            return Served(self._chunks, None)
+        if self._hub is None:
+            return Served(self._chunks, None, {})
+        key = self._key or token_urlsafe()
+        told = {} if self._key else {_KEY_HEADER: key}
         try:
+            if told and last_event_id:  # what begins only now can't be what the reader comes back to
+                raise UnknownGenerationError(key)
             after = Place.parse(last_event_id) if last_event_id else Place()
+            if self._chunks is not None:
+                self._hub.start(key, self._chunks)
+            return Served(self._hub.follow(key), after if encoder.framing.numbered else None, told)
         except ValueError as error:
             return Failure(400, "bad_event_id", f"{error}.")
-        try:
-            if self._chunks is not None:
-                self._hub.start(self._key, self._chunks)
-            return Served(self._hub.follow(self._key), after if encoder.framing.numbered else None)
         except RouterError as error:
             return failure_of(error, unexplained)
 
@@ -87,9 +95,9 @@ def _check_kinds(chunks: Any, hub: Any, key: Any, dialect: Any, explain: Any) ->
         raise TypeError(f"key is a string, or None, not {type(key).__name__}")
     if not (callable(dialect) and callable(explain)):
         raise TypeError("dialect is a class, or a function that makes an Encoder, and explain is a function")
-    if (hub is None) is not (not key):
-        raise ValueError("a hub comes with a key, and a key with its hub; take one that nobody guesses")
-    if hub is None and chunks is None:
+    if key is not None and (hub is None or not key):
+        raise ValueError("a key is not empty, and comes with its hub")
+    if chunks is None and key is None:
         raise ValueError("a response needs chunks, or a hub and the key of a generation")
 
 

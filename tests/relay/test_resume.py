@@ -18,6 +18,7 @@ from rxrouter import Comment, Restarted, ServerSentEvent, SSEParser, StreamError
 from rxrouter._errors import GenerationStopped
 from rxrouter.relay import AGUI, NDJSON, OpenAIChunks, UIMessages
 from rxrouter.sharing import Hub
+from rxrouter.testing import STORY, Reply, answer
 from tests.operators.support import chunk
 from tests.relay.support import ALL_SERVERS, SERVERS, Front, Live, all_events, asked, events, relay_of, relayed, said
 from tests.support import until
@@ -199,6 +200,24 @@ async def test_a_stop_before_the_first_content_is_no_failure(server: str, dialec
         assert response.status == 200
         told = [json.loads(event.data) for event in await all_events(response) if event.data != "[DONE]"]
     assert told[-1]["type"] == last
+
+
+@pytest.mark.parametrize("server", SERVERS)
+async def test_a_key_that_nobody_named_is_made_and_nobody_guesses_it(server: str) -> None:
+    async with Hub() as hub, relay_of(server, Reply(answer(STORY)), hub=hub) as (browser, front, simulator):
+        keys: list[str] = []
+        for _ in range(2):
+            async with browser.get(front.url) as response:
+                keys.append(response.headers["X-Generation-Key"])
+                first = await response.read()
+        async with browser.get(front.url, params={"key": keys[1]}) as response:
+            assert "X-Generation-Key" not in response.headers
+            assert await response.read() == first
+        async with browser.get(front.url, headers={"Last-Event-ID": "3"}) as response:
+            assert response.status == 404  # there was none to come back to
+
+    assert len(simulator.exchanges) == len({*keys}) == 2
+    assert min(map(len, keys)) > 40
 
 
 # Row 54, with a hub: a reader can go on at the next server.

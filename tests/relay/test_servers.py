@@ -291,6 +291,7 @@ WRONG: list[tuple[type[Exception], Any, dict[str, Any]]] = [
     (ValueError, None, {}),
     (ValueError, None, {"key": "key"}),
     (ValueError, None, {"hub": Hub()}),
+    (ValueError, reactivex.of(WORD), {"key": "key"}),
     (ValueError, None, {"hub": Hub(), "key": ""}),
     (TypeError, None, {"hub": Hub(), "key": 1}),
     (TypeError, None, {"hub": "hub", "key": "key"}),
