@@ -18,7 +18,7 @@ from rxrouter import Comment, Restarted, ServerSentEvent, SSEParser, StreamError
 from rxrouter._errors import GenerationStopped
 from rxrouter.relay import AGUI, NDJSON, OpenAIChunks, UIMessages
 from rxrouter.sharing import Hub
-from rxrouter.testing import STORY, Reply, answer
+from rxrouter.testing import Reply, answer
 from tests.operators.support import chunk
 from tests.relay.support import ALL_SERVERS, SERVERS, Front, Live, all_events, asked, events, relay_of, relayed, said
 from tests.support import until
@@ -204,7 +204,7 @@ async def test_a_stop_before_the_first_content_is_no_failure(server: str, dialec
 
 @pytest.mark.parametrize("server", SERVERS)
 async def test_a_key_that_nobody_named_is_made_and_nobody_guesses_it(server: str) -> None:
-    async with Hub() as hub, relay_of(server, Reply(answer(STORY)), hub=hub) as (browser, front, simulator):
+    async with Hub() as hub, relay_of(server, Reply(answer("one two")), hub=hub) as (browser, front, simulator):
         keys: list[str] = []
         for _ in range(2):
             async with browser.get(front.url) as response:
