@@ -25,6 +25,8 @@ from rxrouter._errors import (
     UnknownGenerationError,
 )
 
+_LONGEST_PAUSE = 86_400  # seconds; readers have timers that overflow, and nobody waits for more than a day
+
 Explain = Callable[[Exception], str | None]
 """Chooses what people are told of an error; None for the sentence that stands for its kind."""
 
@@ -85,10 +87,11 @@ def failure_of(error: Exception, explain: Explain) -> Failure:
     """What is told of an error."""
     failure = _known(error)
     if message := explain(error):
-        failure = msgspec.structs.replace(failure, message=message)
+        sendable = message.encode(errors="replace").decode()  # half a surrogate pair has no bytes
+        failure = msgspec.structs.replace(failure, message=sendable)
     pause = error.retry_after if isinstance(error, APIError) else None
     if pause is not None and math.isfinite(pause):
-        failure = msgspec.structs.replace(failure, retry_after=max(0, math.ceil(pause)))
+        failure = msgspec.structs.replace(failure, retry_after=min(max(0, math.ceil(pause)), _LONGEST_PAUSE))
     return failure
 
 

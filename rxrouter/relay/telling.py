@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from rxrouter._wire.chunk import ChatChunk
 from rxrouter.relay.dialects.dialect import Encoder
@@ -24,6 +24,7 @@ class Telling:
         self._place = Place()
         self._encoder = encoder
         self._frame = encoder.framing.frame
+        self._skip: Callable[[ChatChunk], object] = getattr(encoder, "skip", encoder.chunk)
 
     @property
     def resumes(self) -> bool:
@@ -33,7 +34,7 @@ class Telling:
     @property
     def behind(self) -> bool:
         """Whether the reader claims to have more than was said so far."""
-        return self.numbered and self._place < self._after
+        return self._place < self._after
 
     def begin(self) -> list[bytes]:
         """What comes before the first chunk."""
@@ -43,12 +44,15 @@ class Telling:
         """An entry of the log: it is read when the last of its frames is, also if it says nothing."""
         if not self.numbered:
             return list(map(self._frame, self._encoder.chunk(chunk)))
+        place = Place(self._place.entries + 1)
+        if place <= self._after:
+            self._place = place
+            self._skip(chunk)
+            return []
         payloads = list(self._encoder.chunk(chunk))
-        frames = self._frames(payloads[:-1]) if len(payloads) > 1 else []
-        self._place = place = Place(self._place.entries + 1)
-        if payloads and place > self._after:
-            frames.append(self._frame(payloads[-1], place))
-        return frames
+        frames = self._frames(payloads[:-1])
+        self._place = place
+        return frames + [self._frame(payload, place) for payload in payloads[-1:]]
 
     def end(self) -> list[bytes]:
         """The good end."""
@@ -56,9 +60,13 @@ class Telling:
 
     def error(self, failure: Failure, *, of_log: bool) -> list[bytes] | None:
         """Any other end; None if there is no word for it. What is not in the log has no place there."""
-        self.numbered = self.numbered and of_log
         payloads = self._encoder.error(failure)
-        return None if payloads is None else self._frames(payloads)
+        if payloads is None:
+            return None
+        if of_log:
+            return self._frames(payloads)
+        self._after = self._place  # there is no more to wait for
+        return list(map(self._frame, payloads))
 
     def _frames(self, payloads: Iterable[bytes]) -> list[bytes]:
         if not self.numbered:

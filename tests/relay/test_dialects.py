@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import reactivex
-from hypothesis import given
+from hypothesis import given, strategies as st
 
 from rxrouter import ChatChunk, Restarted, RouterError, ServerSentEvent, SSEParser, StreamError, ToolCall
 from rxrouter._errors import GenerationStopped
-from rxrouter._wire.chunk import reasoning_of
+from rxrouter._wire.chunk import Usage, reasoning_of
+from rxrouter._wire.fold import CompletionFold
 from rxrouter.operators import tool_calls
 from rxrouter.relay import AGUI, NDJSON, Encoder, OpenAIChunks, PlainText, UIMessages
 from rxrouter.relay.failure import failure_of, unexplained
+from rxrouter.sharing._entries import decode, encode
 from rxrouter.testing import answer
 from tests.operators.support import chunk
-from tests.strategies import answers, decoded
+from tests.strategies import answers, calls, decoded
 from tests.support import SHARED, needs_shared
 
 FAILURE = failure_of(StreamError(502, "boom"), unexplained)
 STOPPED = failure_of(GenerationStopped(), unexplained)
 QUESTION = {"id": "question", "role": "user", "content": "hello"}
+CALL: dict[str, Any] = {"index": 0, "id": "c", "function": {"name": "go", "arguments": "{"}}
+SECRET = "org acme-prod-4711"
 
 
 def agent() -> AGUI:
@@ -76,6 +81,7 @@ class Page:
     def __init__(self, said: Sequence[bytes]) -> None:
         self.parts: list[dict[str, Any]] = []
         self.kinds: list[str] = []
+        self.shown: dict[str, str] = {}  # of the arguments of calls
         self._open: dict[str, dict[str, Any]] = {}
         for event in events(said):
             self.kinds.append(event["type"])
@@ -92,11 +98,15 @@ class Page:
         elif kind in {"text-end", "reasoning-end"}:
             del self._open[event["id"]]
         elif kind == "reset-step":
-            self.parts, self._open = [], {}
+            self.parts, self._open, self.shown = [], {}, {}
         elif kind == "tool-input-delta":
             assert any(part.get("toolCallId") == event["toolCallId"] for part in self.parts)
+            self.shown[event["toolCallId"]] += event["inputTextDelta"]
         elif kind.startswith("tool-input-"):
             self.parts = [part for part in self.parts if part.get("toolCallId") != event["toolCallId"]] + [event]
+            if kind == "tool-input-start":
+                assert event["toolCallId"] not in self.shown
+                self.shown[event["toolCallId"]] = ""
 
     def text(self, kind: str) -> str:
         return "".join(part["text"] for part in self.parts if part["type"] == kind)
@@ -143,11 +153,17 @@ def test_the_same_answer_is_said_the_same_way(chunks: list[ChatChunk]) -> None:
 
 
 @given(answers)
+def test_what_has_been_in_a_log_is_said_the_same_way(chunks: list[ChatChunk]) -> None:
+    for make in MAKERS:
+        assert told(make(), chunks) == told(make(), [decode(encode(value)) for value in chunks])
+
+
+@given(answers)
 def test_a_page_shows_what_the_last_attempt_said(chunks: list[ChatChunk]) -> None:
     page, rest = Page(told(UIMessages(), chunks)), last_attempt(chunks)
     assert page.text("text") == words_of(rest)
     assert page.text("reasoning") == thoughts_of(rest)
-    assert page.kinds[-1] == "finish"
+    assert page.kinds[-1] == ("finish" if proven(chunks)[1] else "error")
 
 
 @given(answers)
@@ -191,6 +207,8 @@ def test_text_is_the_text(chunks: list[ChatChunk]) -> None:
 @given(answers)
 def test_chunks_are_bytes_as_received(chunks: list[ChatChunk]) -> None:
     plain = [value for value in chunks if not isinstance(value, Restarted)]
+    for value in plain:
+        value.received = b" " + value.raw
     assert told(OpenAIChunks(), plain) == [*(value.raw for value in plain), b"[DONE]"]
     assert told(NDJSON(), plain) == [value.raw for value in plain]
 
@@ -234,7 +252,7 @@ def test_an_error_may_come_at_any_moment(make: Callable[[], Encoder]) -> None:
             said += encoder.error(failure) or ()
             if isinstance(encoder, UIMessages):
                 assert Page(said).kinds[-1] == ("abort" if failure is STOPPED else "error")
-                assert len(Page(said).calls("tool-input-error")) == (count == 3)
+                assert len(Page(said).calls("tool-input-error")) == (count == 3 and failure is FAILURE)
             elif isinstance(encoder, AGUI):
                 cancelled = failure is STOPPED and count < 3
                 assert Client(said).last == ("RUN_FINISHED" if cancelled else "RUN_ERROR")
@@ -248,10 +266,132 @@ def test_calls_of_one_id_are_told_apart() -> None:
     assert [part["toolCallId"] for part in page.calls("tool-input-available")] == ["same", "same-1"]
 
 
-def answered(finish: str) -> ChatChunk:
+def answered(finish: str | None, native: str | None = None) -> ChatChunk:
     value = chunk({})
     value.choices[0].finish_reason = finish
+    value.choices[0].native_finish_reason = native
     return value
+
+
+@given(st.lists(st.lists(calls, max_size=3), max_size=8), st.sampled_from(["tool_calls", "length"]))
+def test_what_is_shown_of_calls_is_what_was_folded(pieces: list[list[Any]], finish: str) -> None:
+    chunks = [decoded({"choices": [{"delta": {"tool_calls": several}}]}) for several in pieces]
+    fold = CompletionFold()
+    for value in chunks:
+        fold.add(value)
+    page = Page(told(UIMessages(), [*chunks, answered(finish)]))
+    named = [call.arguments for call in fold.completion().tool_calls if call.name]
+    assert sorted(page.shown.values()) == sorted(named)
+
+
+def test_pieces_of_one_call_in_one_chunk_are_one_event() -> None:
+    pieces = [{"index": 0, "id": "c", "function": {"name": "go", "arguments": text}} for text in ('{"a":', "1", "}")]
+    page = Page(told(UIMessages(), [chunk({"tool_calls": pieces}), answered("tool_calls")]))
+    assert page.kinds.count("tool-input-delta") == 1
+    assert page.calls("tool-input-available")[0]["input"] == {"a": 1}
+
+
+def test_two_choices_of_one_index_are_one_answer() -> None:
+    value = chunk({"tool_calls": [CALL]}, {"tool_calls": [{"index": 0, "function": {"arguments": "}"}}]})
+    value.choices[1].index = 0
+    assert Page(told(UIMessages(), [value, answered("tool_calls")])).calls("tool-input-available")[0]["input"] == {}
+
+
+def work(encoder: Encoder, chunks: Sequence[ChatChunk]) -> int:
+    """How many functions are called to say this."""
+    count = 0
+
+    def called(*_: object) -> None:
+        nonlocal count
+        count += 1
+
+    sys.setprofile(called)
+    try:
+        for value in chunks:
+            encoder.chunk(value)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize("make", [UIMessages, agent])
+def test_a_piece_costs_the_same_however_much_there_was_before(make: Callable[[], Encoder], monkeypatch: Any) -> None:
+    begin, piece = {"index": 0, "id": "c", "function": {"name": "go"}}, {"index": 0, "function": {"arguments": "{"}}
+    one = [chunk({"tool_calls": [begin]}), *[chunk({"tool_calls": [piece]})] * 400]
+    many = [chunk({"tool_calls": [{**begin, "index": n, "id": f"c{n}"}]}) for n in range(400)]
+    reads = 0
+    read = CompletionFold.completion
+
+    def counted(fold: CompletionFold) -> Any:  # it joins all that was received
+        nonlocal reads
+        reads += 1
+        return read(fold)
+
+    monkeypatch.setattr(CompletionFold, "completion", counted)
+    for chunks in (one, many):
+        assert work(make(), chunks) < 2.1 * work(make(), chunks[:200])
+    assert reads == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "finish", "native"),
+    [
+        ('{"to":', "length", None),
+        ("{}", None, None),
+        ("{}", "tool_calls", "length"),
+        ('{"to":', "tool_calls", None),
+    ],
+)
+def test_a_page_that_sends_results_by_itself_sends_no_cut_call(arguments: str, finish: Any, native: Any) -> None:
+    call = {**CALL, "function": {"name": "go", "arguments": arguments}}
+    page = Page(told(UIMessages(), [chunk({"tool_calls": [call]}), answered(finish, native)]))
+    assert page.kinds[-2:] == ["tool-input-error", "error"]
+
+
+def test_a_page_that_sends_results_by_itself_sends_no_call_that_was_stopped() -> None:
+    encoder = UIMessages()
+    said = [*encoder.begin(), *encoder.chunk(chunk({"tool_calls": [CALL]})), *encoder.error(STOPPED)]
+    assert Page(said).kinds[-2:] == ["tool-input-delta", "abort"]
+
+
+@pytest.mark.parametrize("make", [UIMessages, agent])
+@pytest.mark.parametrize("finish", ["tool_calls", f"{SECRET} error"])
+def test_a_cut_call_is_told_in_words_of_ours(make: Callable[[], Encoder], finish: str) -> None:
+    said = told(make(), [chunk({"tool_calls": [CALL]}), answered(finish, f"{SECRET}: over limit")])
+    assert SECRET not in b"".join(said).decode()
+    assert any("errorText" in event or event["type"] == "RUN_ERROR" for event in events(said))
+
+
+@pytest.mark.parametrize("make", [OpenAIChunks, NDJSON])
+@pytest.mark.parametrize(
+    ("choice", "more"),
+    [
+        ({}, {"error": {"code": 502, "message": SECRET}}),
+        ({"error": {"code": 502, "message": SECRET}}, {}),
+        ({"finish_reason": "error", "native_finish_reason": SECRET}, {}),
+    ],
+)
+def test_content_in_an_error_s_chunk_is_told_without_the_error(
+    make: Callable[[], Encoder], choice: dict[str, Any], more: dict[str, Any]
+) -> None:
+    body = {"id": "g", "choices": [{"index": 0, "delta": {"content": "lo"}, **choice}], **more}
+    value = decoded(body)
+    value.received = json.dumps(body).encode()
+    (event,) = events(list(make().chunk(value)))
+    assert SECRET not in str(event)
+    assert event["choices"][0]["delta"] == {"content": "lo"}
+    assert event["choices"][0].get("finish_reason") is None
+    assert "error" not in event
+
+
+def test_a_chunk_that_nobody_sent_has_all_that_sdks_insist_on() -> None:
+    head = {"id": "gen-1", "object": "chat.completion.chunk", "created": 0, "model": ""}
+    choice = {"index": 0, "delta": {"content": "x"}, "finish_reason": None}
+    encoder = OpenAIChunks()
+    assert events(list(encoder.chunk(chunk({"content": "x"})))) == [{**head, "choices": [choice]}]
+    assert events(list(encoder.chunk(ChatChunk(usage=Usage(cost=1.0))))) == [
+        {**head, "id": "", "choices": [], "usage": {"cost": 1.0}}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -262,6 +402,11 @@ def test_a_page_is_told_why_the_answer_ended(reason: str, finish: str) -> None:
     (*_, event) = events(told(UIMessages("message"), [chunk({"content": "x"}, model="m"), answered(reason)]))
     assert event["finishReason"] == finish
     assert event["messageMetadata"] == {"model": "m", "generationId": "gen-1"}
+
+
+def test_a_page_is_told_no_reason_that_nobody_gave() -> None:
+    (*_, event) = events(told(UIMessages(), [chunk({"content": "x"})]))
+    assert "finishReason" not in event
 
 
 def received(body: bytes) -> list[ChatChunk]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
+import aiohttp
 import pytest
 
 from rxrouter import (
@@ -22,7 +24,10 @@ from rxrouter import (
     TruncatedStreamError,
 )
 from rxrouter._errors import GenerationStopped, LogLostError, ProducerLostError, UnknownGenerationError
+from rxrouter.relay import AGUI, NDJSON, Dialect, OpenAIChunks, PlainText, UIMessages
 from rxrouter.relay.failure import Failure, failure_of, unexplained
+from rxrouter.testing import Reply, event
+from tests.relay.support import relay_of
 
 SECRET = "sk-secret"
 
@@ -71,7 +76,15 @@ def test_each_kind_has_a_status_and_a_code_and_keeps_its_text(error: Exception, 
 
 
 def test_a_pause_that_the_model_s_side_named_is_passed_on_in_whole_seconds() -> None:
-    for pause, header in ((7.0, "7"), (0.2, "1"), (0.0, "0"), (-1.0, "0"), (float("inf"), None), (None, None)):
+    for pause, header in (
+        (7.0, "7"),
+        (0.2, "1"),
+        (0.0, "0"),
+        (-1.0, "0"),
+        (1e30, "86400"),
+        (float("inf"), None),
+        (None, None),
+    ):
         failure = failure_of(StatusError(429, retry_after=pause), unexplained)
         assert failure.headers().get("Retry-After") == header
 
@@ -81,6 +94,40 @@ def test_who_explains_chooses_the_sentence_and_not_the_status() -> None:
     assert failure == Failure(429, "rate_limited", "Said: HTTP 429: per minute")
 
 
+def test_half_a_surrogate_pair_in_the_sentence_breaks_nothing() -> None:
+    failure = failure_of(StreamError(429, "\ud800x"), str)
+    assert json.loads(failure.body())["error"]["message"] == "the stream failed (429): ?x"
+
+
 def test_a_body_is_json_whatever_the_sentence_has() -> None:
     message = 'a "quote", a \\ and a\nline'
     assert json.loads(Failure(500, "internal", message).body())["error"]["message"] == message
+
+
+KEY = "sk-secret-key"  # of the client behind the relay
+WRITTEN = f"Authorization: Bearer {KEY} is over its limit"
+ERROR = {"code": 502, "message": WRITTEN, "metadata": {"raw": WRITTEN}}
+IN_ERROR = {"error": WRITTEN, "finish_reason": "error", "native_finish_reason": WRITTEN}
+
+
+@pytest.mark.parametrize("dialect", [OpenAIChunks, UIMessages, lambda: AGUI("thread", "run"), NDJSON, PlainText])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply.error(401, WRITTEN),
+        Reply.error(429, WRITTEN, metadata={"raw": WRITTEN}),
+        Reply([event({"error": ERROR})]),
+        Reply([event({"choices": [{"index": 0, "delta": {"content": "word"}}], "error": ERROR})]),
+        Reply([event({"choices": [{"index": 0, "delta": {"content": "word"}, **IN_ERROR}]})]),
+    ],
+)
+async def test_what_the_model_s_side_writes_of_an_error_stays_on_the_server(dialect: Dialect, reply: Reply) -> None:
+    async with relay_of("aiohttp", reply, dialect=dialect) as (browser, front, simulator):
+        async with browser.get(front.url) as response:
+            told = str(response.headers)
+            with suppress(aiohttp.ClientPayloadError):  # where there is no word for an error
+                async for block in response.content.iter_any():
+                    told += block.decode()
+        assert KEY in simulator.exchanges[0].headers["Authorization"]
+    assert KEY not in told
+    assert "Authorization" not in told

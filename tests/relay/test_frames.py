@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from rxrouter import Comment, ServerSentEvent, SSEParser
-from rxrouter.relay import Bare, Events, Lines
+from rxrouter import ChatChunk, Comment, ServerSentEvent, SSEParser
+from rxrouter.relay import Bare, Events, Failure, Lines, OpenAIChunks
 from rxrouter.relay.frames import Place
+from rxrouter.relay.telling import Telling
+from tests.operators.support import chunk
 
 places = st.builds(Place, st.integers(0, 10**9), st.integers(0, 99))
 json_texts = st.recursive(st.none() | st.text(max_size=4), st.lists, max_leaves=4).map(
@@ -73,3 +75,40 @@ def test_headers_name_the_type() -> None:
         "text/plain",
     ]
     assert framings[0].headers["x"] == "y"
+
+
+class Counting(OpenAIChunks):
+    """Knows how often it was asked."""
+
+    asked = 0
+
+    def chunk(self, chunk: ChatChunk) -> tuple[bytes, ...]:
+        self.asked += 1
+        return super().chunk(chunk)
+
+
+def test_a_reader_that_comes_back_costs_no_payload_of_what_it_has() -> None:
+    words = [chunk({"content": "word"}, model=f"m{n}") for n in range(4)]
+    encoder, failure = Counting(), Failure(502, "x", "y")
+    first, again = Telling(Counting(), Place()), Telling(encoder, Place(3))
+    assert [again.chunk(word) for word in words] == [[], [], [], *[first.chunk(word) for word in words][3:]]
+    assert encoder.asked == 1
+    assert again.error(failure, of_log=True) == first.error(failure, of_log=True)
+
+
+def test_an_error_has_the_head_of_the_last_chunk_also_where_that_was_read_before() -> None:
+    word, failure = chunk({"content": "word"}, model="m"), Failure(502, "x", "y")
+    first, again = Telling(OpenAIChunks(), Place()), Telling(OpenAIChunks(), Place(1))
+    first.chunk(word)
+    again.chunk(word)
+    assert again.error(failure, of_log=True) == first.error(failure, of_log=True)
+
+
+def test_an_end_that_is_not_in_the_log_has_no_place_and_is_told_at_once() -> None:
+    telling = Telling(OpenAIChunks(), Place(7))
+    frames = telling.error(Failure(503, "x", "y"), of_log=False)
+    assert frames is not None
+    assert len(frames) == 2
+    assert not any(b"id: " in frame for frame in frames)
+    assert telling.numbered
+    assert not telling.behind

@@ -74,7 +74,36 @@ async def test_a_chat_of_ai_runs_no_call_that_was_cut(npm: Path) -> None:
     assert chat["calls"] == []
     (call,) = parts_of(chat)
     assert call["state"] == "output-error"
-    assert "length" in call["errorText"]
+    assert chat["errors"] == [call["errorText"]] == ["The answer was cut in a tool call."]
+
+
+CALLED = chunk({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "go", "arguments": '{"to":'}}]})
+LENGTH = chunk({})
+LENGTH.choices[0].finish_reason = "length"
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        reactivex.of(CALLED, LENGTH),
+        reactivex.of(CALLED),
+        reactivex.concat(reactivex.of(CALLED), reactivex.throw(GenerationStopped())),
+        reactivex.concat(reactivex.of(CALLED), reactivex.throw(StreamError(502))),
+    ],
+    ids=["length", "no reason", "stop", "failure"],
+)
+async def test_a_chat_of_ai_that_sends_results_by_itself_does_not_send_a_cut_call(npm: Path, chunks: Any) -> None:
+    async with relayed("aiohttp", lambda: chunks, dialect=UIMessages) as front:
+        chat = await told(npm, "chat.mjs", front.url, "agent")
+    assert chat["posts"] == 1
+    assert chat["calls"] == []
+
+
+async def test_a_chat_of_ai_is_told_no_reason_that_nobody_gave(npm: Path) -> None:
+    async with relayed("aiohttp", lambda: reactivex.of(chunk({"content": "x"})), dialect=UIMessages) as front:
+        chat = await told(npm, "chat.mjs", front.url)
+    assert chat["status"] == "ready"
+    assert "finishReason" not in chat["finish"]
 
 
 @pytest.mark.parametrize(

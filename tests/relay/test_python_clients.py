@@ -71,6 +71,19 @@ async def test_openai_folds_the_tool_calls() -> None:
 
 
 @both
+async def test_openai_s_helper_folds_what_was_coalesced(server: str) -> None:
+    reply = Reply.of(answer("Hello, world.", reasoning="Hm.", tool_calls=[("go", '{"to": "Oslo"}')]))
+    async with (
+        relay_of(server, reply, coalesce=0.05) as (_, front, _),
+        openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{front.port}/v1", api_key="x", max_retries=0) as client,
+        client.chat.completions.stream(model="m", messages=[{"role": "user", "content": "hello"}]) as stream,
+    ):
+        message = (await stream.get_final_completion()).choices[0].message
+    assert message.content == "Hello, world."
+    assert [call.function.arguments for call in message.tool_calls or ()] == ['{"to": "Oslo"}']
+
+
+@both
 async def test_openrouter_s_sdk_reads_the_answer(server: str) -> None:
     async with relay_of(server) as (_, front, _), by_openrouter(front.port) as chunks:
         assert await text_of(chunks) == STORY

@@ -9,7 +9,8 @@ from rxrouter._errors import RouterError
 from rxrouter._wire.chunk import Usage
 from rxrouter._wire.media import Citation, Image
 from rxrouter._wire.restarted import Restarted
-from rxrouter.relay.dialects.parts import Kind, Parts, ToldCall, encode
+from rxrouter.relay.dialects.calls import ToldCall
+from rxrouter.relay.dialects.parts import Kind, Parts, encode
 from rxrouter.relay.failure import Failure
 from rxrouter.relay.frames import Events
 
@@ -60,10 +61,9 @@ class AGUI(Parts):
         verdicts = self.verdicts()
         for told, call, doubt in verdicts:
             if doubt is not None:
-                message = f"The tool call was cut: {doubt}."
-                return [*map(encode, said), encode(self._run_error("incomplete_tool_call", message))]
-            if not told.chars:
-                said.append(self.say_call(told, call.arguments))
+                return [*map(encode, said), encode(self._run_error("incomplete_tool_call", doubt))]
+            if not call.arguments:
+                said.append(self.say_call(told, "{}"))
             said.append({"type": "TOOL_CALL_END", "toolCallId": told.id})
         if self.usage is not None:
             said.append({"type": "CUSTOM", "name": "usage", "value": self.usage})
@@ -136,7 +136,7 @@ class AGUI(Parts):
 
     def restart(self, restarted: Restarted) -> list[dict[str, Any]]:
         """The conversation as it was; thinking that was shown is emptied, because readers keep what nobody mentions."""
-        if self._messages is None or self._calls:
+        if self._messages is None or self.calls.ids:
             raise restarted.cause or RouterError("the answer began anew")
         said: list[dict[str, Any]] = []
         self.close(said)

@@ -6,12 +6,13 @@ import msgspec
 
 from rxrouter._wire.chunk import ChatChunk
 from rxrouter._wire.restarted import Restarted
+from rxrouter.relay.dialects.discreet import without_error
 from rxrouter.relay.failure import Failure
 from rxrouter.relay.frames import Lines
 
 
 class NDJSON:
-    """Chunks as they were received, a line each; blank lines keep the connection alive.
+    """Chunks as they were received, but for an error in them, a line each; blank lines keep the connection alive.
 
     A line with `error` is the last one, and an end that is none. A line with `restarted` says that what was said before
     it is void. Lines carry no ids: who comes back gets all of them.
@@ -27,7 +28,7 @@ class NDJSON:
         """The chunk."""
         if not chunk.choices and isinstance(chunk, Restarted):
             return (msgspec.json.encode({"restarted": {"attempt": chunk.attempt}}),)
-        return (chunk.raw,)
+        return (without_error(chunk).raw,)
 
     def end(self) -> tuple[bytes, ...]:
         """Nothing: the body ends."""

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from rxrouter._errors import RouterError
 from rxrouter._wire.chunk import ChatChunk
 from rxrouter._wire.restarted import Restarted
+from rxrouter.relay.dialects.discreet import without_error
 from rxrouter.relay.failure import Failure
 from rxrouter.relay.frames import Events
 
 _DONE = b"[DONE]"
 
+# What the SDKs of OpenAI insist on: a chunk and a choice without one of these end in a TypeError of theirs.
+_CHUNK = {"id": "", "object": "chat.completion.chunk", "created": 0, "model": ""}
+_CHOICE: dict[str, Any] = {"index": 0, "delta": {}, "finish_reason": None}
+
 
 class OpenAIChunks:
-    """What OpenAI's and OpenRouter's clients read; a chunk that was made by hand is its JSON.
+    """What OpenAI's and OpenRouter's clients read; a chunk that nobody sent is made one of theirs.
 
     An error is a chunk as OpenRouter sends it: with `error`, and with the finish reason "error". What was said can't be
     taken back: a `Restarted` ends the answer with the error that made it necessary.
@@ -36,7 +43,14 @@ class OpenAIChunks:
         if not chunk.choices and isinstance(chunk, Restarted):
             raise chunk.cause or RouterError("the answer began anew")
         self._head = chunk
-        return (chunk.raw,)
+        chunk = without_error(chunk)
+        raw = chunk.raw
+        ours = raw == msgspec.json.encode(chunk)  # which leaves defaults out; a log gives back the same
+        return (_whole(chunk) if ours else raw,)
+
+    def skip(self, chunk: ChatChunk) -> None:
+        """The reader has it; an error would have its head."""
+        self._head = chunk
 
     def end(self) -> tuple[bytes, ...]:
         """What ends a stream of chunks."""
@@ -46,11 +60,15 @@ class OpenAIChunks:
         """A chunk that is the error."""
         head = self._head
         chunk = {
-            "id": head.id or "",
-            "object": "chat.completion.chunk",
-            "created": head.created or 0,
-            "model": head.model or "",
+            **_CHUNK,
+            **{name: told for name in _CHUNK if (told := getattr(head, name))},
             "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": "error"}],
             "error": {"message": failure.message, "type": failure.code, "code": failure.status},
         }
         return (msgspec.json.encode(chunk), _DONE)
+
+
+def _whole(chunk: ChatChunk) -> bytes:
+    said: dict[str, Any] = msgspec.to_builtins(chunk)
+    choices = [_CHOICE | choice for choice in said.get("choices", ())]
+    return msgspec.json.encode(_CHUNK | said | {"choices": choices})

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from rxrouter._wire.asked import Asked, is_whole
-from rxrouter._wire.chunk import ChatChunk, Choice, Delta, Usage, reasoning_of
-from rxrouter._wire.completion import with_arguments
+from rxrouter._wire.chunk import ChatChunk, Choice, Delta, ToolCallDelta, Usage, reasoning_of
 from rxrouter._wire.media import Citation, Image, citation_of, image_of
 from rxrouter._wire.message import ToolCall
 from rxrouter._wire.restarted import Restarted
+from rxrouter.relay.dialects.calls import ToldCall, ToldCalls
 
 Kind = Literal["text", "reasoning"]
 
 encode = msgspec.json.encode
-
-
-class ToldCall:
-    """A tool call as the reader knows it: under an id that no other has."""
-
-    __slots__ = ("chars", "id", "name")
-
-    def __init__(self, call_id: str, name: str) -> None:
-        self.id = call_id
-        self.name = name
-        self.chars = 0  # of the arguments
 
 
 class Parts(ABC):
@@ -43,15 +33,19 @@ class Parts(ABC):
         self.usage: Usage | None = None
         self.finish_reason: str | None = None
         self.asked = Asked(0)
+        self.calls = ToldCalls()
         self._kind: Kind | None = None  # of the part that is open
-        self._calls: dict[int, ToldCall] = {}
 
     def chunk(self, chunk: ChatChunk) -> list[bytes]:
         """What this chunk says."""
         said: list[dict[str, Any]] = []
+        asks = False
         for choice in chunk.choices:
             if choice.index == 0:
-                self._choice(chunk, choice, said)
+                self._choice(choice, said)
+                asks = asks or bool(choice.delta.tool_calls or choice.finish_reason or choice.native_finish_reason)
+        if asks:
+            self.asked.add(chunk)
         if chunk.usage is not None:
             self.usage = chunk.usage
         if self.model is None:
@@ -60,11 +54,11 @@ class Parts(ABC):
             said += self.restart(chunk)
             self._kind = None
             self.asked = Asked(0)
-            self._calls.clear()
+            self.calls = ToldCalls()
             self.usage = self.finish_reason = self.model = None
         return [encode(event) for event in said]
 
-    def _choice(self, chunk: ChatChunk, choice: Choice, said: list[dict[str, Any]]) -> None:
+    def _choice(self, choice: Choice, said: list[dict[str, Any]]) -> None:
         delta = choice.delta
         if thought := reasoning_of(delta):
             self._open("reasoning", said)
@@ -75,10 +69,7 @@ class Parts(ABC):
                 said.append(self.say("text", words))
         if delta.tool_calls:
             self.close(said)
-            self.asked.add(chunk)
-            self._tell_calls(said)
-        elif choice.finish_reason or choice.native_finish_reason:
-            self.asked.add(chunk)
+            self._tell_calls(delta.tool_calls, said)
         self.finish_reason = choice.finish_reason or self.finish_reason
         if delta.annotations or delta.images:
             said += self._shown(delta)
@@ -99,31 +90,25 @@ class Parts(ABC):
             said += self.stop(self._kind)
             self._kind = None
 
-    def _tell_calls(self, said: list[dict[str, Any]]) -> None:
-        for index, call in enumerate(self.asked.calls()):
-            if index not in self._calls:
-                if not call.name:
-                    continue  # it comes with a later piece
-                said.append(self.start_call(self._told(index, call)))
-            told = self._calls[index]
-            if more := call.arguments[told.chars :]:
-                told.chars += len(more)
-                said.append(self.say_call(told, more))
-
-    def _told(self, index: int, call: ToolCall) -> ToldCall:
-        """Some servers name calls twice by one id, or by none (WIRE 4.5)."""
-        if index not in self._calls:
-            known = {told.id for told in self._calls.values()}
-            call_id = call.id if call.id and call.id not in known else f"{call.id or 'call'}-{index}"
-            self._calls[index] = ToldCall(call_id, call.name)
-        return self._calls[index]
+    def _tell_calls(self, pieces: Sequence[ToolCallDelta], said: list[dict[str, Any]]) -> None:
+        for call in dict.fromkeys(map(self.calls.add, pieces)):  # each once, however many pieces of it there are
+            if not call.name:
+                continue  # it comes with a later piece
+            if not call.id:
+                said.append(self.start_call(self.calls.told(call)))
+            if call.untold:
+                said.append(self.say_call(call, "".join(call.untold)))
+                call.untold.clear()
 
     def verdicts(self) -> list[tuple[ToldCall, ToolCall, str | None]]:
-        """Each call, and why it must not be run; None for the proven."""
-        doubt = self.asked.doubt()
+        """Each call as it was received, and why it must not be run; None for the proven.
+
+        Why is said in words of ours: among the finish reasons are providers' own, which may be any text.
+        """
+        doubt = "The answer was cut in a tool call." if self.asked.doubt() else None
         return [
-            (self._told(index, call), with_arguments(call), doubt or (None if is_whole(call) else "it is not whole"))
-            for index, call in enumerate(self.asked.calls())
+            (self.calls.told(told), call, doubt or (None if is_whole(call) else "The tool call is not whole."))
+            for told, call in zip(self.calls.all, self.asked.calls(), strict=True)
         ]
 
     @abstractmethod

@@ -13,7 +13,9 @@ class PlainText:
     """The text of the first choice, or its refusal; what AI SDK calls a text stream.
 
     There is no word for an error, so the body breaks off, as a file does that was not downloaded to its end; nor for
-    taking back, so a `Restarted` breaks it off, too. Nothing keeps a silent connection alive.
+    taking back, so a `Restarted` breaks it off, too. ASGI has no message for that: the application just stops, and a
+    middleware that ends bodies itself makes this one look whole, as may a proxy. Who must know of errors reads another
+    dialect. Nothing keeps a silent connection alive.
     """
 
     # Browsers that may sniff wait for 512 bytes before they show any.

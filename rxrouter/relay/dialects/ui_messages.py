@@ -7,8 +7,10 @@ from typing import Any
 import msgspec
 
 from rxrouter._wire.media import Citation, Image
+from rxrouter._wire.message import ToolCall
 from rxrouter._wire.restarted import Restarted
-from rxrouter.relay.dialects.parts import Kind, Parts, ToldCall, encode
+from rxrouter.relay.dialects.calls import ToldCall
+from rxrouter.relay.dialects.parts import Kind, Parts, encode
 from rxrouter.relay.failure import Failure
 from rxrouter.relay.frames import Events
 
@@ -26,8 +28,9 @@ class UIMessages(Parts):
     """What `useChat` and `readUIMessageStream` of the npm package `ai` read.
 
     A tool call is `tool-input-available`, which makes `onToolCall` run it, only with proof that it is whole; otherwise
-    it ends as `tool-input-error`. Usage and cost are a part `data-usage`. A `Restarted` is `reset-step`, which AI SDK 7
-    knows; older readers fail on it. Choices other than the first, and sound, have no place in a UI message.
+    it is `tool-input-error`, and the answer ends in an error. Usage and cost are a part `data-usage`. A `Restarted` is
+    `reset-step`, which AI SDK 7 knows; older readers fail on it. Choices other than the first, and sound, have no place
+    in a UI message.
 
     Args:
         message_id: Under which the browser keeps the message; its own when None.
@@ -49,35 +52,38 @@ class UIMessages(Parts):
         return [encode(start), encode({"type": "start-step"})]
 
     def end(self) -> list[bytes]:
-        """The calls, of which now is known whether they are whole; usage; the end."""
+        """The calls, of which now is known whether they are whole; usage; the end, an error if a call is not."""
         said: list[dict[str, Any]] = []
         self.close(said)
+        cut: str | None = None
         for told, call, doubt in self.verdicts():
-            event = {"toolCallId": told.id, "toolName": told.name}
             if doubt is None:
-                arguments = msgspec.Raw(call.arguments.encode(errors="replace"))
-                said.append({"type": "tool-input-available", **event, "input": arguments})
+                arguments = msgspec.Raw((call.arguments or "{}").encode(errors="replace"))
+                said.append({"type": "tool-input-available", **_names(told), "input": arguments})
             else:
-                error = {"errorText": f"The call was cut: {doubt}."}
-                said.append({"type": "tool-input-error", **event, "input": call.arguments, **error})
+                said.append(_cut(told, call, doubt))
+                cut = cut or doubt
         if self.usage is not None:
             said.append({"type": "data-usage", "id": "usage", "data": self.usage})
+        # A page that sends results by itself (`sendAutomaticallyWhen`) takes a call that failed for one that is done:
+        # behind a good end it would ask again, and pay again, for as long as the answers are cut.
+        said += self._finish() if cut is None else [{"type": "error", "errorText": cut}]
+        return [*map(encode, said), _DONE]
+
+    def _finish(self) -> list[dict[str, Any]]:
+        reason = {"finishReason": _FINISH.get(self.finish_reason, "other")} if self.finish_reason else {}
         names = {"model": self.model, "generationId": self.generation_id}
         metadata = {name: value for name, value in names.items() if value}
-        finish = _FINISH.get(self.finish_reason or "stop", "other")
-        said += [{"type": "finish-step"}, {"type": "finish", "finishReason": finish, "messageMetadata": metadata}]
-        return [*map(encode, said), _DONE]
+        return [{"type": "finish-step"}, {"type": "finish", **reason, "messageMetadata": metadata}]
 
     def error(self, failure: Failure) -> list[bytes]:
         """`abort` when it was stopped, `error` otherwise."""
         said: list[dict[str, Any]] = []
         self.close(said)
-        for told, call, _ in self.verdicts():
-            event = {"toolCallId": told.id, "toolName": told.name, "input": call.arguments}
-            said.append({"type": "tool-input-error", **event, "errorText": failure.message})
-        if failure.code == "stopped":
+        if failure.code == "stopped":  # the calls stay as they are: behind an abort, too, one that failed would be sent
             said.append({"type": "abort", "reason": failure.message})
         else:
+            said += [_cut(told, call, failure.message) for told, call, _ in self.verdicts()]
             said.append({"type": "error", "errorText": failure.message})
         return [*map(encode, said), _DONE]
 
@@ -115,3 +121,11 @@ class UIMessages(Parts):
     def restart(self, restarted: Restarted) -> list[dict[str, Any]]:  # noqa: ARG002 - why is not told
         """All parts of the step are removed."""
         return [{"type": "reset-step"}]
+
+
+def _names(told: ToldCall) -> dict[str, str]:
+    return {"toolCallId": told.id, "toolName": told.name}
+
+
+def _cut(told: ToldCall, call: ToolCall, why: str) -> dict[str, Any]:
+    return {"type": "tool-input-error", **_names(told), "input": call.arguments, "errorText": why}

@@ -1,5 +1,5 @@
 // What a page with `useChat` gets: the chat of `ai` itself, without React around it.
-import { AbstractChat, DefaultChatTransport } from 'ai';
+import { AbstractChat, DefaultChatTransport, lastAssistantMessageIsCompleteWithToolCalls } from 'ai';
 
 class State {
   status = 'ready';
@@ -18,10 +18,15 @@ class Chat extends AbstractChat {
 }
 
 const [url, how] = process.argv.slice(2);
-const told = { calls: [], errors: [], data: [], finish: null };
+const told = { calls: [], errors: [], data: [], finish: null, posts: 0 };
+const post = (...request) => {
+  if (++told.posts > 3) throw new Error('it asks again and again');
+  return fetch(...request);
+};
 const chat = new Chat({
   id: 'chat',
-  transport: new DefaultChatTransport({ api: url, prepareReconnectToStreamRequest: () => ({ api: url }) }),
+  transport: new DefaultChatTransport({ api: url, fetch: post, prepareReconnectToStreamRequest: () => ({ api: url }) }),
+  sendAutomaticallyWhen: how === 'agent' ? lastAssistantMessageIsCompleteWithToolCalls : undefined,
   onToolCall: ({ toolCall }) => told.calls.push({ name: toolCall.toolName, input: toolCall.input }),
   onError: error => told.errors.push(error.message),
   onData: part => told.data.push(part),
