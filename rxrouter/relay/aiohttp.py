@@ -6,12 +6,12 @@ from aiohttp import web
 from reactivex import Observable
 
 from rxrouter._wire.chunk import ChatChunk
-from rxrouter.relay.answer import Answer
-from rxrouter.relay.connection import Connection, connections
+from rxrouter.relay.connection import Connection
+from rxrouter.relay.desk import connections
 from rxrouter.relay.dialects.dialect import Dialect
 from rxrouter.relay.dialects.openai import OpenAIChunks
-from rxrouter.relay.failure import Explain, Failure, unexplained
-from rxrouter.relay.serving import Serving, headers_of, stopped
+from rxrouter.relay.failure import Explain, unexplained
+from rxrouter.relay.serving import Head, Serving, stopped
 from rxrouter.sharing.hub import Hub
 
 __all__ = ["respond", "shutdown", "stop"]
@@ -51,8 +51,11 @@ async def respond(  # noqa: PLR0913 - the settings of a response
         key: Its name there. Who knows it can read it: let nobody guess it, or check who asks. When None, one is made
             that nobody guesses, and told in the header `X-Generation-Key`.
         prime: How long the status waits for the first content, in seconds.
-        keep_alive: Silence after which a comment is sent, in seconds; proxies cut what is silent for 30 to 60.
+        keep_alive: Silence after which a comment is sent, in seconds; proxies cut what is silent for 30 to 60. Comments
+            of the model's server are passed on, too, to the reader that began the generation.
         send_timeout: How long a reader may take nothing of what is sent, in seconds; then its connection is dropped.
+            On Linux the kernel sees to it for what it keeps itself, as long as the connection lives; elsewhere this
+            begins when its buffers, and 64 KB here, are full.
         coalesce: Seconds of the stream that become one chunk; see the operator `coalesce`.
         explain: What people are told of an error. By default a sentence for its kind: what a provider wrote may say
             more than they should know.
@@ -63,7 +66,7 @@ async def respond(  # noqa: PLR0913 - the settings of a response
     Raises:
         TypeError: an option is of the wrong kind.
         ValueError: neither chunks nor the key of a generation, a key without a hub, or an empty one; seconds out of
-            range.
+            range; `coalesce` without chunks.
     """
     serving = Serving(
         chunks,
@@ -76,28 +79,17 @@ async def respond(  # noqa: PLR0913 - the settings of a response
         coalesce=coalesce,
         explain=explain,
     )
-    encoder = dialect()
-    response = web.StreamResponse(headers=headers_of(encoder))
-    if request.method == "HEAD":
-        return response
-    source = serving.open(encoder, request.headers.get("Last-Event-ID"))
-    if isinstance(source, Failure):
-        return _refused(source)
-    response.headers.update(source.headers)
+    reading = serving.open(request.method, request.headers.get("Last-Event-ID"))
+    if isinstance(reading, Head):
+        return _response(reading)
     if request.transport is None:  # it has left already
         return web.Response()
-    connection = Connection(request, request.transport, send_timeout)
-    answer = connection.answer = Answer(
-        encoder, connection.wake, explain=explain, keep_alive=keep_alive, after=source.after
-    )
+    connection = Connection(request, request.transport, reading.answer, send_timeout)
     try:
-        answer.start(source.chunks)
-        await answer.primed(prime)
-        if answer.failure is not None:
-            return _refused(answer.failure)
-        if answer.over and not answer.broken:
-            return web.Response(status=204)
-        await connection.send(response)
+        head = await reading.begin(connection.wake)
+        response = _response(head)
+        if head.body is None:
+            await connection.send(response)
         return response
     finally:
         connection.close()
@@ -110,8 +102,7 @@ async def stop(hub: Hub, key: str) -> web.Response:
         hub: Where it lives.
         key: Its name there.
     """
-    failure = await stopped(hub, key)
-    return web.Response(status=204) if failure is None else _refused(failure)
+    return _whole(await stopped(hub, key))
 
 
 async def shutdown(app: web.Application) -> None:
@@ -127,5 +118,9 @@ async def shutdown(app: web.Application) -> None:
             connection.answer.shut_down()
 
 
-def _refused(failure: Failure) -> web.Response:
-    return web.Response(status=failure.status, body=failure.body(), headers=failure.headers())
+def _response(head: Head) -> web.StreamResponse:
+    return web.StreamResponse(status=head.status, headers=head.headers) if head.body is None else _whole(head)
+
+
+def _whole(head: Head) -> web.Response:
+    return web.Response(status=head.status, headers=head.headers, body=head.body)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,8 @@ from rxrouter._wire.chunk import ChatChunk
 from rxrouter.relay.answer import Answer
 from rxrouter.relay.dialects.dialect import Dialect
 from rxrouter.relay.dialects.openai import OpenAIChunks
-from rxrouter.relay.failure import Explain, Failure, unexplained
-from rxrouter.relay.serving import Serving, headers_of, stopped
+from rxrouter.relay.failure import Explain, unexplained
+from rxrouter.relay.serving import Head, Serving, stopped
 from rxrouter.sharing.hub import Hub
 
 if TYPE_CHECKING:
@@ -34,14 +34,21 @@ Send = Callable[[Message], Awaitable[None]]
 
 # How long the last words may take when the server has cancelled the response.
 _FAREWELL_SECONDS = 1.0
+# The longest body of a message, in bytes: that one is taken shows that the reader takes something.
+_MOST = 1 << 16
 
 
 class Relay(_Response):
     """Answers a request with a stream, for as long as somebody reads it: returned by an endpoint, or called as an app.
 
     Of the options, and of what comes when, see `rxrouter.relay.aiohttp.respond`; but `send_timeout` is the longest that
-    the server may take for one message. ASGI has no way to break a connection off: there the response ends without its
-    last message, which the server reports as an error of the application, and closes.
+    the server may take for one message, of 64 KB at most: it begins when the buffers of the server, and of all
+    middleware, are full.
+
+    ASGI has no way to break a connection off: there the response ends without its last message, which the server
+    reports as an error of the application, and closes. Starlette's BaseHTTPMiddleware would send that message itself,
+    so before there is one that it passes on instead, and at which the server fails. Other middleware that completes
+    what it passes on makes a broken answer look whole; and Hypercorn leaves a stream of HTTP/2 open.
 
     Args:
         chunks: See `respond`.
@@ -92,37 +99,25 @@ class Relay(_Response):
             receive: ASGI's.
             send: ASGI's.
         """
-        with suppress(OSError):  # so some servers say that the reader has left
-            await self._respond(scope, receive, send)
+        await self._respond(scope, receive, send)
         if self.background is not None:
             await self.background()
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
-        serving = self._serving
-        encoder = serving.dialect()
-        headers = headers_of(encoder)
-        if scope["method"] == "HEAD":
-            await _say(send, self._head(200, headers))
+        reading = self._serving.open(scope["method"], _header(scope, b"last-event-id"))
+        if isinstance(reading, Head):
+            await _say(send, self._start(reading), reading.body)
             return
-        source = serving.open(encoder, _header(scope, b"last-event-id"))
-        if isinstance(source, Failure):
-            await self._refuse(send, source)
-            return
-        outlet = _Outlet(send, serving.send_timeout)
-        answer = Answer(
-            encoder, outlet.wake, explain=serving.explain, keep_alive=serving.keep_alive, after=source.after
-        )
+        answer = reading.answer
+        outlet = _Outlet(send, answer, self._serving.send_timeout)
         leaving = asyncio.create_task(_listen(receive, answer.leave))
         _running.add(running := (asyncio.get_running_loop(), answer))
         try:
-            answer.start(source.chunks)
-            await answer.primed(serving.prime)
-            if answer.failure is not None:
-                await self._refuse(send, answer.failure)
-            elif answer.over and not answer.broken:
-                await _say(send, self._head(204, {}))
+            head = await reading.begin(outlet.wake)
+            if head.body is None:
+                await outlet.send_all(self._start(head))
             else:
-                await outlet.send_all(self._head(200, {**headers, **source.headers}), answer)
+                await _say(send, self._start(head), head.body)
         finally:
             _running.discard(running)
             outlet.close()
@@ -130,11 +125,10 @@ class Relay(_Response):
             leaving.cancel()
             await asyncio.wait([leaving])
 
-    async def _refuse(self, send: Send, failure: Failure) -> None:
-        await _say(send, self._head(failure.status, failure.headers()), failure.body())
-
-    def _head(self, status: int, headers: Mapping[str, str]) -> Message:
-        return _start(status, headers, self.raw_headers)
+    def _start(self, head: Head) -> Message:
+        start = _start(head)
+        start["headers"] += self.raw_headers
+        return start
 
 
 class _Outlet:
@@ -142,11 +136,13 @@ class _Outlet:
 
     Args:
         send: ASGI's.
+        answer: Begun before it is sent.
         send_timeout: See `Relay`.
     """
 
-    def __init__(self, send: Send, send_timeout: float) -> None:
+    def __init__(self, send: Send, answer: Answer, send_timeout: float) -> None:
         self._send = send
+        self._answer = answer
         self._send_timeout = send_timeout
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
@@ -160,37 +156,49 @@ class _Outlet:
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
 
-    async def send_all(self, head: Message, answer: Answer) -> None:
+    async def send_all(self, head: Message) -> None:
         """Sends the head, then all that comes, until the end."""
         try:
             await self._take(head)
-            answer.open()
-            while not answer.over:
-                if not answer.frames:
-                    self._woken = self._loop.create_future()
-                    await self._woken
-                if answer.frames:
-                    await self._take(_body(b"".join(answer.take()), more=True))
-            if not answer.broken:
-                await self._take(_body(b"", more=False))
+            await self._send_body()
         except asyncio.CancelledError:
             if self._timed_out and self._task is not None and not self._task.uncancel():
+                self._answer.leave()
+                await _break_off(self._send)
                 return
-            await self._say_farewell(answer)
+            await self._say_farewell()
             raise
+
+    async def _send_body(self) -> None:
+        answer = self._answer
+        while not answer.over:
+            if not answer.frames:
+                self._woken = self._loop.create_future()
+                await self._woken
+            data = b"".join(answer.take())
+            for start in range(0, len(data), _MOST):
+                await self._take(_body(data[start : start + _MOST], more=True))
+        if answer.broken:
+            await _break_off(self._send)
+        else:
+            await self._take(_body(b"", more=False))
 
     async def _take(self, message: Message) -> None:
         """Has the server take a message."""
         self._began = self._loop.time()
-        await self._send(message)
+        try:
+            await self._send(message)
+        except OSError:  # so some servers say that the reader has left
+            self._answer.leave()
         self._began = None
 
-    async def _say_farewell(self, answer: Answer) -> None:
-        """The server has cancelled the response, because it closes."""
-        answer.shut_down()
-        with suppress(TimeoutError, OSError):
-            async with asyncio.timeout(_FAREWELL_SECONDS):
-                await self._send(_body(b"".join(answer.take()), more=answer.broken))
+    async def _say_farewell(self) -> None:
+        """The server has cancelled the response, because it closes; what was not taken whole has no last words."""
+        self._answer.shut_down()
+        if self._began is None:
+            with suppress(TimeoutError, OSError):
+                async with asyncio.timeout(_FAREWELL_SECONDS):
+                    await self._send(_body(b"".join(self._answer.take()), more=self._answer.broken))
 
     def _look(self) -> None:
         now = self._loop.time()
@@ -235,32 +243,40 @@ class _Answered(_Response):
 
     background: Any = None
 
-    def __init__(self, failure: Failure | None) -> None:
-        self.status_code = 204 if failure is None else failure.status
-        self._failure = failure
+    def __init__(self, head: Head) -> None:
+        self.status_code = head.status
+        self._head = head
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - nothing of it matters
         """Sends it."""
-        failure = self._failure
-        headers, body = ({}, b"") if failure is None else (failure.headers(), failure.body())
-        await _say(send, _start(self.status_code, headers), body)
+        await _say(send, _start(self._head), self._head.body)
 
 
 async def _listen(receive: Receive, leave: Callable[[], None]) -> None:
-    """Waits for the reader to leave."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    """Waits for the reader to leave, which some middleware says by an exception."""
+    with suppress(Exception):
+        while (await receive())["type"] != "http.disconnect":
+            pass
     leave()
 
 
-async def _say(send: Send, head: Message, body: bytes = b"") -> None:
-    await send(head)
-    await send(_body(body, more=False))
+async def _break_off(send: Send) -> None:
+    """Has middleware that would end the body not do so; it hears of that when the reader has taken what was before."""
+    # BaseHTTPMiddleware hands this on, as the last message, and no server takes it: a body has begun, "" is no file. An
+    # exception, and if there are two of it a message of an unknown type, it meets with a good end.
+    with suppress(Exception):
+        await send({"type": "http.response.pathsend", "path": ""})
 
 
-def _start(status: int, headers: Mapping[str, str], more: Iterable[tuple[bytes, bytes]] = ()) -> Message:
-    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    return {"type": "http.response.start", "status": status, "headers": [*raw, *more]}
+async def _say(send: Send, head: Message, body: bytes | None) -> None:
+    with suppress(OSError):  # the reader has left
+        await send(head)
+        await send(_body(body or b"", more=False))
+
+
+def _start(head: Head) -> Message:
+    headers = [(name.lower().encode(), value.encode()) for name, value in head.headers.items()]
+    return {"type": "http.response.start", "status": head.status, "headers": headers}
 
 
 def _body(data: bytes, *, more: bool) -> Message:

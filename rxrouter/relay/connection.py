@@ -6,20 +6,19 @@ import asyncio
 import socket
 from contextlib import suppress
 from struct import pack
-from weakref import WeakKeyDictionary
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from rxrouter.relay.answer import Answer
+from rxrouter.relay.desk import Desk
 
-# How often connections are looked at: aiohttp tells a handler that its reader has left by cancelling it, if
-# `handler_cancellation` is set, and otherwise not before its next write.
-_LOOK_SECONDS = 0.05
 # What a socket may not have taken yet before the next write waits: where asyncio itself begins to wait.
 _HIGH = 1 << 16
 
 _RESET = pack("ii", 1, 0)  # SO_LINGER: nothing waits for being read
+_TCP_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux has it
+_LONGEST_MS = (1 << 31) - 1
 
 
 class Connection:
@@ -28,12 +27,14 @@ class Connection:
     Args:
         request: What is answered.
         transport: The request's.
+        answer: Not started yet.
         send_timeout: How long the reader may take nothing, in seconds.
     """
 
-    answer: Answer
-
-    def __init__(self, request: web.BaseRequest, transport: asyncio.Transport, send_timeout: float) -> None:
+    def __init__(
+        self, request: web.BaseRequest, transport: asyncio.Transport, answer: Answer, send_timeout: float
+    ) -> None:
+        self.answer = answer
         self._request = request
         self._transport = transport
         self._send_timeout = send_timeout
@@ -42,8 +43,8 @@ class Connection:
         self._chunked = False
         self._waiting: asyncio.Task[None] | None = None  # for room
         self._over: asyncio.Future[None] = self._loop.create_future()
-        self._desk = _desk(self._loop)
-        self._desk.open(self)
+        _limit_silence(transport.get_extra_info("socket"), send_timeout)
+        self._desk = Desk.open(self)
 
     @property
     def lost(self) -> bool:
@@ -59,11 +60,22 @@ class Connection:
         if self._writer is not None:
             self._desk.ready(self)
 
+    def fail(self, error: Exception) -> None:
+        """Has `send` raise it."""
+        if not self._over.done():
+            self._over.set_exception(error)
+
     async def send(self, response: web.StreamResponse) -> None:
         """Sends the head, then all that comes, until the end."""
-        self._writer = await response.prepare(self._request)
+        if self._request.version < (1, 1):
+            response.force_close()  # without chunks the end of the connection is that of the body
+        try:
+            self._writer = await response.prepare(self._request)
+        except ConnectionError:  # the reader has left, or what a signal's receiver asked has
+            if not self.lost:
+                raise
+            return
         self._chunked = response.headers.get("Transfer-Encoding") == "chunked"
-        self.answer.open()
         self.flush()
         await self._over
         if self.answer.broken:
@@ -96,7 +108,9 @@ class Connection:
             answer.leave()
         elif answer.frames:
             # What `writer.write` does for a body of unknown length, without a coroutine, at a third of the cost.
-            data = self._desk.body_of(answer.take(), chunked=self._chunked)
+            data = b"".join(answer.take())
+            if self._chunked and data:  # a chunk of nothing would be the last
+                data = b"%x\r\n%b\r\n" % (len(data), data)
             self._writer.output_size += len(data)  # for the access log
             self._transport.write(data)
             if self._transport.get_write_buffer_size() > _HIGH:
@@ -121,68 +135,11 @@ class Connection:
         finally:
             draining.cancel()
         self._waiting = None
-        self.flush()
+        self._desk.ready(self)
 
 
-class _Desk:
-    """Looks after a loop's connections: one callback a turn for what is to be sent, one timer for who has left."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.connections: set[Connection] = set()
-        self._ready: list[Connection] = []
-        self._frames: list[bytes] = []  # that were sent last,
-        self._chunk = b"0\r\n\r\n"  # and what they became
-        self._loop = loop
-        self._timer: asyncio.TimerHandle | None = None
-
-    def open(self, connection: Connection) -> None:
-        self.connections.add(connection)
-        if self._timer is None:
-            self._timer = self._loop.call_later(_LOOK_SECONDS, self._look)
-
-    def close(self, connection: Connection) -> None:
-        self.connections.discard(connection)
-        if not self.connections and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def ready(self, connection: Connection) -> None:
-        if not self._ready:
-            self._loop.call_soon(self._flush)
-        self._ready.append(connection)
-
-    def body_of(self, frames: list[bytes], *, chunked: bool) -> bytes:
-        """The frames as bytes of a body; made once for all who are sent the same."""
-        if not chunked:
-            return b"".join(frames)
-        if frames != self._frames:
-            body = b"".join(frames)
-            self._frames, self._chunk = frames, b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-        return self._chunk
-
-    def _flush(self) -> None:
-        ready, self._ready = self._ready, []
-        for connection in ready:
-            connection.flush()
-        self._frames = []  # nothing of an answer is kept
-
-    def _look(self) -> None:
-        for connection in [connection for connection in self.connections if connection.lost]:
-            connection.answer.leave()
-        self._timer = self._loop.call_later(_LOOK_SECONDS, self._look)
-
-
-_desks: WeakKeyDictionary[asyncio.AbstractEventLoop, _Desk] = WeakKeyDictionary()
-
-
-def _desk(loop: asyncio.AbstractEventLoop) -> _Desk:
-    desk = _desks.get(loop)
-    if desk is None:
-        desk = _desks[loop] = _Desk(loop)
-    return desk
-
-
-def connections() -> list[Connection]:
-    """All that are open in the loop that runs here."""
-    desk = _desks.get(asyncio.get_running_loop())
-    return [] if desk is None else list(desk.connections)
+def _limit_silence(sock: socket.socket | None, seconds: float) -> None:
+    """Has the kernel drop a reader that takes nothing of what fits into its own buffer, which nobody here sees."""
+    if _TCP_USER_TIMEOUT is not None and sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        with suppress(OSError):  # the reader has left
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, int(max(1, min(1000 * seconds, _LONGEST_MS))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from aiohttp import web
 from fastapi import FastAPI
 from reactivex import Observable, Subject
 from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.routing import Route
 
@@ -25,6 +26,7 @@ from tests.support import until
 
 SERVERS = ("aiohttp", "starlette")
 ALL_SERVERS = (*SERVERS, "fastapi")  # which gives its responses to Starlette; so a look at each kind will do
+MIDDLEWARE = "starlette behind middleware"
 
 Chunks = Callable[[], Observable[ChatChunk] | None]
 
@@ -90,6 +92,8 @@ async def _on_uvicorn(server: str, chunks: Chunks, options: dict[str, Any]) -> A
                 Route("/stop", stop, methods=["DELETE"]),
             ]
         )
+    if server == MIDDLEWARE:  # two, of which the outer one sees how the inner one ends
+        app = BaseHTTPMiddleware(BaseHTTPMiddleware(app, _pass_on), _pass_on)
     config = uvicorn.Config(app, port=0, backlog=4096, lifespan="off", log_level="critical")
     uvicorn_server = uvicorn.Server(config)
     serving = asyncio.create_task(uvicorn_server.serve())
@@ -104,6 +108,10 @@ async def _on_uvicorn(server: str, chunks: Chunks, options: dict[str, Any]) -> A
         yield Front(uvicorn_server.servers[0].sockets[0].getsockname()[1], close)
     finally:
         await close()
+
+
+async def _pass_on(request: Request, call_next: Callable[[Request], Awaitable[Any]]) -> Any:
+    return await call_next(request)
 
 
 @asynccontextmanager
@@ -142,6 +150,13 @@ class Live(Subject[ChatChunk]):
     def watched(self) -> bool:
         """Whether anybody is subscribed."""
         return bool(self.observers)
+
+
+def reported() -> list[Exception]:
+    """What the loop's exception handler is told from now on; in other tests that is a failure."""
+    errors: list[Exception] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["exception"]))
+    return errors
 
 
 async def events(response: aiohttp.ClientResponse) -> AsyncIterator[Any]:

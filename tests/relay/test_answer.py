@@ -10,21 +10,25 @@ import reactivex
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
 
-from rxrouter import ChatChunk, StreamError
+from rxrouter import ChatChunk, Restarted, StreamError
 from rxrouter._gate import ReaderGate
-from rxrouter.relay import NDJSON, Encoder, Failure, OpenAIChunks
+from rxrouter.relay import NDJSON, Encoder, Explain, Failure, OpenAIChunks
 from rxrouter.relay.answer import Answer
 from rxrouter.relay.failure import unexplained
 from tests.operators.support import chunk
-from tests.relay.support import Live
+from tests.relay.support import Live, reported
 from tests.support import until
 
 WORD = chunk({"content": "word "})
 LARGE = chunk({"content": "w" * 10_000})
 
 
-def answer(encoder: Encoder | None = None) -> Answer:
-    return Answer(encoder or NDJSON(), lambda: None, explain=unexplained, keep_alive=60.0, after=None)
+def answer(encoder: Encoder | None = None, explain: Explain = unexplained) -> Answer:
+    return Answer(encoder or NDJSON(), explain=explain, keep_alive=60.0, after=None)
+
+
+def start(reading: Answer, chunks: Observable[ChatChunk]) -> None:
+    reading.start(lambda: chunks, lambda: None)
 
 
 async def test_a_source_is_held_while_as_much_waits_as_a_socket_takes_and_let_go_when_it_is_taken() -> None:
@@ -38,7 +42,7 @@ async def test_a_source_is_held_while_as_much_waits_as_a_socket_takes_and_let_go
         return Disposable()
 
     reading = answer()
-    reading.start(Observable(subscribe))
+    start(reading, Observable(subscribe))
     count = 0
     while not gate.closed:
         observers[0].on_next(LARGE)
@@ -55,7 +59,7 @@ async def test_a_source_is_held_while_as_much_waits_as_a_socket_takes_and_let_go
 
 async def test_a_source_that_cannot_wait_is_given_up_at_a_bound() -> None:
     live, reading = Live(), answer()
-    reading.start(live)
+    start(reading, live)
     reading.open()
     waiting = 0
     while live.watched:
@@ -67,7 +71,7 @@ async def test_a_source_that_cannot_wait_is_given_up_at_a_bound() -> None:
 
 async def test_values_of_another_thread_arrive_in_order_and_before_the_end() -> None:
     reading, live = answer(), Live()
-    reading.start(live)
+    start(reading, live)
 
     def speak() -> None:
         for number in range(1_000):
@@ -84,7 +88,7 @@ async def test_values_of_another_thread_arrive_in_order_and_before_the_end() -> 
 
 async def test_what_was_left_takes_nothing_more_and_can_be_left_again() -> None:
     live, reading = Live(), answer()
-    reading.start(live)
+    start(reading, live)
     observer = live.observers[0]
     reading.leave()
     observer.on_next(WORD)
@@ -97,7 +101,7 @@ async def test_what_was_left_takes_nothing_more_and_can_be_left_again() -> None:
 
 async def test_the_first_content_decides_and_what_has_none_does_not() -> None:
     live, reading = Live(), answer(OpenAIChunks())
-    reading.start(live)
+    start(reading, live)
     deciding = asyncio.create_task(reading.primed(60.0))
     live.on_next(chunk({"role": "assistant", "content": ""}))
     live.on_next(chunk())
@@ -106,7 +110,7 @@ async def test_the_first_content_decides_and_what_has_none_does_not() -> None:
     assert not deciding.done()
     live.on_next(WORD)
     await deciding
-    live.on_error(ValueError())
+    live.on_error(StreamError(502))
     assert reading.failure is None
     reading.leave()
 
@@ -114,7 +118,7 @@ async def test_the_first_content_decides_and_what_has_none_does_not() -> None:
 @pytest.mark.virtual
 async def test_priming_ends_by_the_clock_and_silence_is_filled_by_the_clock() -> None:
     live, reading = Live(), answer()
-    reading.start(live)
+    start(reading, live)
     loop = asyncio.get_running_loop()
     began = loop.time()
     await reading.primed(10.0)
@@ -149,30 +153,73 @@ class Clumsy(NDJSON):
         raise ValueError("no error")
 
 
-@pytest.mark.parametrize("ending", [reactivex.empty(), reactivex.throw(ValueError())])
+@pytest.mark.parametrize("ending", [reactivex.empty(), reactivex.throw(StreamError(502))])
 async def test_a_dialect_that_cannot_say_the_end_breaks_off_or_has_a_status_when_nothing_was_sent(
     ending: Observable[ChatChunk],
 ) -> None:
+    errors = reported()
     early = answer(Clumsy())
-    early.start(reactivex.concat(reactivex.of(WORD), ending))
+    start(early, reactivex.concat(reactivex.of(WORD), ending))
     await until(lambda: early.ended)
     assert early.failure is not None
     assert early.failure.status == 500
     live, late = Live(), answer(Clumsy())
-    late.start(reactivex.concat(live, ending))
+    start(late, reactivex.concat(live, ending))
     live.on_next(WORD)
     late.open()
     live.on_completed()
     await until(lambda: late.ended)
     assert late.broken
     assert late.failure is None
+    assert list(map(type, errors)) == [ValueError] * 2
 
 
 async def test_an_explanation_that_fails_is_the_sentence_of_its_kind() -> None:
     def explain(error: Exception) -> str | None:
         raise KeyError(error)
 
-    reading = Answer(NDJSON(), lambda: None, explain=explain, keep_alive=60.0, after=None)
-    reading.start(reactivex.throw(StreamError(429)))
+    errors = reported()
+    reading = answer(explain=explain)
+    start(reading, reactivex.throw(StreamError(429)))
     await until(lambda: reading.ended)
     assert reading.failure == Failure(429, "rate_limited", "Too many requests; try again a little later.")
+    assert list(map(type, errors)) == [KeyError]
+
+
+@pytest.mark.parametrize("opened", [False, True])
+async def test_a_mistake_in_somebody_s_operator_is_told_to_the_loop_too(*, opened: bool) -> None:
+    mistake, errors, live = AttributeError("no such"), reported(), Live()
+    reading = answer()
+    start(reading, live)
+    if opened:
+        reading.open()
+    live.on_error(mistake)
+    assert errors == [mistake]
+    assert (b'"code":500' in b"".join(reading.frames)) is opened
+
+
+async def test_a_source_that_raises_when_it_is_left_is_left() -> None:
+    mistake, errors, woken = OSError("file is closed"), reported(), list[None]()
+
+    def dispose() -> None:
+        raise mistake
+
+    def never(*_: object) -> abc.DisposableBase:
+        return Disposable(dispose)
+
+    reading = answer()
+    reading.start(lambda: Observable(never), lambda: woken.append(None))
+    reading.leave()
+    await reading.primed(60.0)
+    assert reading.over
+    assert woken == [None]
+    assert errors == [mistake]
+
+
+async def test_what_many_readers_are_told_keeps_none_of_them() -> None:
+    cause = StreamError(502)
+    reading = answer(OpenAIChunks())
+    start(reading, reactivex.of(Restarted(attempt=2, cause=cause)))
+    await until(lambda: reading.ended)
+    assert reading.failure is not None
+    assert cause.__traceback__ is None

@@ -7,18 +7,20 @@ import gc
 import json
 import random
 import resource
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import reactivex
 from reactivex import Observable, operators as ops
 
 from rxrouter import ChatChunk, ServerSentEvent, SSEParser
 from rxrouter.operators import share_generation
 from rxrouter.relay.answer import Answer
-from rxrouter.relay.connection import connections
+from rxrouter.relay.desk import connections
 from tests.operators.support import chunk
-from tests.relay.support import SERVERS, Live, relayed
+from tests.relay.support import SERVERS, Live, asked, relayed
 from tests.support import until
 
 READERS, LEAVING = 1_000, 100
@@ -110,3 +112,14 @@ async def test_of_a_thousand_readers_a_hundred_leave_and_nothing_is_left_of_any(
     await until(lambda: open_files() <= files)
     gc.collect()
     assert not any(isinstance(known, Answer) for known in gc.get_objects())
+
+
+def test_a_loop_that_is_over_is_forgotten() -> None:
+    async def serve() -> weakref.ref[asyncio.AbstractEventLoop]:
+        async with asked("aiohttp", reactivex.of(chunk({"content": "word"}))) as response:
+            await response.read()
+        return weakref.ref(asyncio.get_running_loop())
+
+    loop = asyncio.run(serve())
+    gc.collect()
+    assert loop() is None

@@ -130,6 +130,16 @@ async def test_who_comes_back_for_what_is_forgotten_is_told_so(server: str) -> N
 
 
 @on_each_server
+@pytest.mark.parametrize("place", ["0.1", "5"])
+async def test_who_comes_back_for_what_is_forgotten_begins_no_other(server: str, place: str) -> None:
+    async with Hub() as hub, relay_of(server, hub=hub, dialect=UIMessages) as (browser, front, simulator):
+        async with browser.get(front.keyed_url, headers={"Last-Event-ID": place}) as response:
+            assert response.status == 404
+            assert (await response.json())["error"]["type"] == "unknown_generation"
+        assert simulator.exchanges == []
+
+
+@on_each_server
 async def test_leaving_ends_the_reading_and_not_the_generation(server: str) -> None:
     live = Live()
     async with (
@@ -206,13 +216,14 @@ async def test_a_stop_before_the_first_content_is_no_failure(server: str, dialec
 async def test_a_key_that_nobody_named_is_made_and_nobody_guesses_it(server: str) -> None:
     async with Hub() as hub, relay_of(server, Reply(answer("one two")), hub=hub) as (browser, front, simulator):
         keys: list[str] = []
+        answers: list[bytes] = []
         for _ in range(2):
             async with browser.get(front.url) as response:
                 keys.append(response.headers["X-Generation-Key"])
-                first = await response.read()
+                answers.append(await response.read())
         async with browser.get(front.url, params={"key": keys[1]}) as response:
             assert "X-Generation-Key" not in response.headers
-            assert await response.read() == first
+            assert await response.read() == answers[1]
         async with browser.get(front.url, headers={"Last-Event-ID": "3"}) as response:
             assert response.status == 404  # there was none to come back to
 

@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections.abc import AsyncGenerator, Callable, MutableMapping
 from contextlib import asynccontextmanager
+from threading import get_ident
 from typing import Any
 
 import aiohttp
@@ -15,19 +16,21 @@ import reactivex
 import uvicorn
 from aiohttp import web
 from fastapi import BackgroundTasks, FastAPI
+from reactivex import Observable, abc, operators as ops
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Route
 
-from rxrouter import StreamError
-from rxrouter.relay import NDJSON, PlainText, aiohttp as on_aiohttp, asgi as on_asgi
+from rxrouter import ChatChunk, StreamError
+from rxrouter.relay import NDJSON, Lines, PlainText, aiohttp as on_aiohttp, asgi as on_asgi
 from rxrouter.relay.aiohttp import respond
 from rxrouter.relay.asgi import Relay
+from rxrouter.relay.desk import Desk, connections
 from rxrouter.sharing import Hub
 from tests.operators.support import chunk
-from tests.relay.support import Live, events
-from tests.support import until
+from tests.relay.support import Live, events, reported
+from tests.support import served, until
 
 WORD = chunk({"content": "word "})
 PLACE: dict[str, Any] = {"type": "http", "method": "GET", "headers": []}
@@ -125,6 +128,10 @@ async def silence() -> MutableMapping[str, Any]:
     raise AssertionError
 
 
+async def ignore(_: MutableMapping[str, Any]) -> None:
+    """What a server does whose reader has left."""
+
+
 async def messages_of(app: Any) -> list[MutableMapping[str, Any]]:
     """What an app sends, without a server."""
     sent: list[MutableMapping[str, Any]] = []
@@ -162,6 +169,193 @@ async def test_a_server_that_says_by_an_error_that_the_reader_has_left_is_unders
     assert not live.watched
 
 
+async def test_a_reader_of_whom_receiving_fails_has_left() -> None:
+    live = Live()
+
+    async def gone() -> MutableMapping[str, Any]:
+        raise OSError
+
+    await Relay(live)(PLACE, gone, ignore)
+    assert not live.watched
+
+
+class Lost(NDJSON):
+    """A dialect that wants a file."""
+
+    def begin(self) -> tuple[bytes, ...]:
+        raise FileNotFoundError
+
+
+async def test_a_dialect_that_cannot_begin_begins_nothing_and_is_nobody_s_leave() -> None:
+    live = Live()
+    async with Hub() as hub:
+        with pytest.raises(FileNotFoundError):
+            await messages_of(Relay(live, hub=hub, key="key", dialect=Lost))
+        assert (await hub.status("key")).state == "unknown"
+    assert not live.watched
+
+
+async def test_what_is_large_is_sent_in_messages_that_show_whether_the_reader_takes_something() -> None:
+    large = chunk({"content": "w" * 200_000})
+    _, *bodies = await messages_of(Relay(reactivex.of(large), dialect=NDJSON))
+    assert max(len(message["body"]) for message in bodies) == 1 << 16
+    assert b"".join(message["body"] for message in bodies) == large.raw + b"\n"
+
+
+async def test_a_response_that_is_cancelled_in_the_middle_of_a_message_has_no_last_words() -> None:
+    live, sent = Live(), list[MutableMapping[str, Any]]()
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+        if message.get("body"):
+            await asyncio.Event().wait()
+
+    answering = asyncio.create_task(Relay(live)(PLACE, silence, send))
+    await until(lambda: live.watched)
+    live.on_next(WORD)
+    await until(lambda: len(sent) == 2)
+    answering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await answering
+    assert len(sent) == 2
+    assert not live.watched
+
+
+async def test_what_fails_while_the_head_is_on_its_way_is_told_in_the_body() -> None:
+    live = Live()
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            live.on_error(StreamError(502))
+        else:
+            told.append(message["body"])
+
+    told: list[bytes] = []
+    await Relay(live, prime=0.0)(PLACE, silence, send)
+    assert b'"code":502' in b"".join(told)
+
+
+@pytest.mark.parametrize("closing", [False, True])
+async def test_what_fails_while_aiohttp_prepares_the_head_is_told_in_the_body(*, closing: bool) -> None:
+    live = Live()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return await respond(request, live, prime=0.0)
+
+    async def prepare(*_: Any) -> None:
+        if closing:
+            await on_aiohttp.shutdown(app)
+        else:
+            live.on_error(StreamError(502))
+
+    app = web.Application()
+    app.router.add_get("/", handler)
+    app.on_response_prepare.append(prepare)
+    async with listening(app) as url, aiohttp.ClientSession() as browser, browser.get(url) as response:
+        assert response.status == 200
+        assert (b'"code":503' if closing else b'"code":502') in await response.read()
+
+
+async def test_a_reader_that_leaves_before_the_head_is_no_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    live = Live()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return await respond(request, live, prime=0.0)
+
+    async def leave(request: web.Request, _: Any) -> None:
+        assert request.transport is not None
+        request.transport.close()
+
+    app = web.Application()
+    app.router.add_get("/", handler)
+    app.on_response_prepare.append(leave)
+    async with listening(app) as url, aiohttp.ClientSession() as browser:
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await browser.get(url)
+        await until(lambda: not live.watched)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_a_source_that_raises_when_it_is_left_keeps_no_other_from_being_left() -> None:
+    good, bad, errors = Live(), Live(), reported()
+    returned: list[str] = []
+
+    def mistake() -> None:
+        raise RuntimeError
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        chunks = good if request.path == "/good" else bad.pipe(ops.finally_action(mistake))
+        try:
+            return await respond(request, chunks, prime=0.0)
+        finally:
+            returned.append(request.path)
+
+    app = web.Application()
+    app.router.add_get("/{name}", handler)
+    async with listening(app) as url, aiohttp.ClientSession() as browser:
+        staying = await browser.get(url + "good")
+        leaving = await browser.get(url + "bad")
+        await until(lambda: good.watched and bad.watched)
+        leaving.close()
+        await until(lambda: returned == ["/bad"])
+        staying.close()
+        await until(lambda: returned == ["/bad", "/good"])
+    assert not good.watched
+    assert list(map(type, errors)) == [RuntimeError]
+
+
+async def test_a_connection_that_fails_takes_no_other_with_it() -> None:
+    told: list[object] = []
+
+    class Faulty:
+        lost = True
+        answer: Any = None  # has no `leave`
+
+        def flush(self) -> None:
+            raise OSError
+
+        def fail(self, error: Exception) -> None:
+            told.append(type(error))
+
+    class Sound(Faulty):
+        def flush(self) -> None:
+            told.append("flushed")
+
+    both: list[Any] = [Faulty(), Sound()]
+    desks = [Desk.open(connection) for connection in both]
+    for desk, connection in zip(desks, both, strict=True):
+        desk.ready(connection)
+    await until(lambda: len(told) == 2)
+    assert told == [OSError, "flushed"]
+    await until(lambda: len(told) == 6)  # two looks, of which the first did not keep the other from coming
+    assert told[2:] == [AttributeError] * 4
+    for desk, connection in zip(desks, both, strict=True):
+        desk.close(connection)
+
+
+class Mute(Lines):
+    """A framing with a mistake."""
+
+    def comment(self) -> bytes:
+        raise KeyError("comment")
+
+
+class Muted(NDJSON):
+    framing = Mute("text/plain")
+
+
+async def test_an_answer_that_cannot_be_made_leaves_no_connection_behind(caplog: pytest.LogCaptureFixture) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return await respond(request, Live(), dialect=Muted)
+
+    app = web.Application()
+    app.router.add_get("/", handler)
+    async with listening(app) as url, aiohttp.ClientSession() as browser, browser.get(url) as response:
+        assert response.status == 500
+        assert connections() == []
+    assert "KeyError" in caplog.text
+
+
 async def test_a_response_that_uvicorn_cancels_ends_with_a_word() -> None:
     live = Live()
 
@@ -194,7 +388,8 @@ async def test_aiohttp_may_cancel_handlers_by_itself() -> None:
         await until(lambda: not live.watched)
 
 
-async def test_a_reader_of_http_1_0_gets_it_without_chunks() -> None:
+@pytest.mark.parametrize("header", [b"", b"Connection: keep-alive\r\n"])
+async def test_a_reader_of_http_1_0_gets_it_without_chunks_and_sees_its_end(header: bytes) -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         return await respond(request, reactivex.of(WORD), dialect=NDJSON)
 
@@ -202,7 +397,7 @@ async def test_a_reader_of_http_1_0_gets_it_without_chunks() -> None:
     app.router.add_get("/", handler)
     async with listening(app) as url:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rsplit(":", 1)[1].rstrip("/")))
-        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        writer.write(b"GET / HTTP/1.0\r\n%b\r\n" % header)
         answer = await reader.read()
         writer.close()
         await writer.wait_closed()
@@ -305,6 +500,7 @@ WRONG: list[tuple[type[Exception], Any, dict[str, Any]]] = [
     (ValueError, reactivex.of(WORD), {"keep_alive": 0}),
     (ValueError, reactivex.of(WORD), {"send_timeout": 0}),
     (ValueError, reactivex.of(WORD), {"coalesce": -1}),
+    (ValueError, None, {"hub": Hub(), "key": "key", "coalesce": 0.05}),
 ]
 
 
@@ -363,6 +559,27 @@ async def test_fewer_chunks_say_the_same() -> None:
         lines = (await response.read()).splitlines()
     assert len(lines) < 5
     assert b"".join(lines).count(b"word ") == 100
+
+
+async def test_fewer_chunks_of_another_thread_are_timed_there() -> None:
+    threads: list[int] = []
+
+    def here(*_: object) -> None:
+        threads.append(get_ident())
+
+    def look(source: Observable[ChatChunk]) -> Observable[ChatChunk]:
+        def subscribe(observer: abc.ObserverBase[ChatChunk], scheduler: Any = None) -> abc.DisposableBase:
+            scheduler.schedule(here)
+            return source.subscribe(observer, scheduler=scheduler)
+
+        return Observable(subscribe)
+
+    async with served() as (client, _):
+        await asyncio.to_thread(lambda: client.models().run())  # from now on it belongs to a thread of its own
+        sent = await messages_of(Relay(client.chat("hi", model="m").pipe(look), coalesce=0.05))
+    assert sent[0]["status"] == 200
+    assert len(threads) == 1
+    assert threads[0] != get_ident()
 
 
 async def test_what_a_provider_wrote_may_be_chosen_to_be_told_on_asgi_too() -> None:

@@ -1,0 +1,70 @@
+"""Desk: looks after a loop's connections: one callback a turn for what is to be sent, one timer for who has left."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rxrouter.relay.connection import Connection
+
+# How often connections are looked at: aiohttp tells a handler that its reader has left by cancelling it, if
+# `handler_cancellation` is set, and otherwise not before its next write.
+_LOOK_SECONDS = 0.05
+
+
+class Desk:
+    """Is there as long as a connection is."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.connections: set[Connection] = set()
+        self._ready: list[Connection] = []
+        self._loop = loop
+        self._timer = loop.call_later(_LOOK_SECONDS, self._look)
+
+    @classmethod
+    def open(cls, connection: Connection) -> Desk:
+        """The desk of the loop that runs here, which looks after this connection from now on."""
+        loop = asyncio.get_running_loop()
+        if (desk := _desks.get(loop)) is None:
+            desk = _desks[loop] = cls(loop)
+        desk.connections.add(connection)
+        return desk
+
+    def close(self, connection: Connection) -> None:
+        """Forgets it."""
+        self.connections.discard(connection)
+        if not self.connections and _desks.get(self._loop) is self:
+            self._timer.cancel()
+            del _desks[self._loop]
+
+    def ready(self, connection: Connection) -> None:
+        """Has it flushed at the end of this turn of the loop."""
+        if not self._ready:
+            self._loop.call_soon(self._flush)
+        self._ready.append(connection)
+
+    def _flush(self) -> None:
+        ready, self._ready = self._ready, []
+        for connection in ready:
+            try:
+                connection.flush()
+            except Exception as error:  # noqa: BLE001 - its own, and the others are still to be flushed
+                connection.fail(error)
+
+    def _look(self) -> None:
+        self._timer = self._loop.call_later(_LOOK_SECONDS, self._look)
+        for connection in [connection for connection in self.connections if connection.lost]:
+            try:
+                connection.answer.leave()
+            except Exception as error:  # noqa: BLE001 - likewise
+                connection.fail(error)
+
+
+_desks: dict[asyncio.AbstractEventLoop, Desk] = {}
+
+
+def connections() -> list[Connection]:
+    """All that are open in the loop that runs here."""
+    desk = _desks.get(asyncio.get_running_loop())
+    return [] if desk is None else list(desk.connections)
