@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import ANY
 
 import aiohttp
+import msgspec
 import reactivex as rx
 from aiohttp import web
 from reactivex import Subject
@@ -18,9 +19,9 @@ from rxrouter import ChatChunk, ServerSentEvent, SSEParser
 from rxrouter.relay import AGUI, NDJSON, Encoder, OpenAIChunks, PlainText, UIMessages
 from rxrouter.relay.aiohttp import respond, shutdown
 from rxrouter.sharing import Hub
+from rxrouter.sharing._entries import decode
 from tests.chat_app.browser import Browser, Tab
 from tests.chat_app.support import line_to
-from tests.operators.support import chunk
 from tests.support import until
 
 EVENTS: dict[str, Callable[[], Encoder]] = {
@@ -30,8 +31,18 @@ EVENTS: dict[str, Callable[[], Encoder]] = {
 }
 DIALECTS: dict[str, Callable[[], Encoder]] = {**EVENTS, "ndjson": NDJSON, "plain": PlainText}
 
-BEGIN = (chunk({"role": "assistant"}), chunk({"reasoning": "Grüße, 世界.\n"}), chunk({"content": "</p><b>one 🐚\r\n"}))
-REST = (chunk({"content": "\u2028two"}), chunk({"content": " três"}, finish="stop"))
+
+def sent(delta: dict[str, str], finish: str | None = None) -> ChatChunk:
+    """A chunk as a model's server sends it."""
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    raw = msgspec.json.encode(
+        {"id": "gen-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+    )
+    return decode(raw)
+
+
+BEGIN = (sent({"role": "assistant"}), sent({"reasoning": "Grüße, 世界.\n"}), sent({"content": "</p><b>one 🐚\r\n"}))
+REST = (sent({"content": "\u2028two"}), sent({"content": " três"}, finish="stop"))
 
 
 class Relayed:
