@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, assert_type
 
+from aiohttp import web
 from reactivex import Observable, operators as ops
 
 from rxrouter import (
@@ -71,6 +72,9 @@ from rxrouter.operators import (
     tool_calls,
     usage,
 )
+from rxrouter.relay import AGUI, NDJSON, UIMessages
+from rxrouter.relay.aiohttp import respond, stop
+from rxrouter.relay.asgi import Relay
 from rxrouter.sharing import Entry, Hub, MemoryLog, Spread, Status
 from rxrouter.sharing.redis import RedisLog
 
@@ -176,6 +180,15 @@ def sharing(chunks: LoopObservable[ChatChunk], words: Observable[str]) -> None:
     assert_type(hub.entries("k").pipe(ops.take(1)), LoopObservable[Entry])
     Hub(Spread(RedisLog("redis://a"), RedisLog("redis://b", namespace="b", lease=2.0)))
     hub.start("k", words)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+async def relaying(request: web.Request, chunks: LoopObservable[ChatChunk], words: Observable[str], hub: Hub) -> None:
+    assert_type(await respond(request, chunks, dialect=NDJSON, prime=2.0, coalesce=0.05), web.StreamResponse)
+    await respond(request, None, dialect=lambda: AGUI("thread", "run"), hub=hub, key="k")
+    assert_type(await stop(hub, "k"), web.Response)
+    Relay(chunks, dialect=UIMessages, keep_alive=5.0, send_timeout=10.0, explain=str)
+    Relay(words)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    await respond(request, chunks, dialect="openai")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
 async def from_afar(hub: Hub) -> None:
