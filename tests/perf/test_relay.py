@@ -202,6 +202,10 @@ async def stations(hub: Hub) -> AsyncGenerator[dict[str, Station]]:
     }
     async with AsyncExitStack() as stack:
         yield {name: await stack.enter_async_context(one) for name, one in made.items() if one is not None}
+    watching = [task for task in asyncio.all_tasks() if "sse_starlette" in repr(task.get_coro())]
+    for task in watching:  # for the end of its server, and for ever
+        task.cancel()
+    await asyncio.gather(*watching, return_exceptions=True)
 
 
 async def read(*read_from: Station) -> asyncio.subprocess.Process:
