@@ -197,14 +197,14 @@ class Hub:
     async def _stop(self, key: str) -> None:
         production = self._productions.get(key)
         if production is not None:
-            await production.begun
+            await asyncio.shield(production.begun)  # who stops waiting stops nobody else
             production.leave()
         await self._log.stop(key, GenerationStopped())
 
     async def _status(self, key: str) -> Status:
         production = self._productions.get(key)
         if production is not None:
-            await production.begun
+            await asyncio.shield(production.begun)  # who stops waiting stops nobody else
         return await self._log.status(key)
 
     async def _close(self, grace: float) -> None:

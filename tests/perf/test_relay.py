@@ -46,7 +46,9 @@ WORD = chunk(
     created=1763820000,
     system_fingerprint="fp_44709d6fcb",
 )
-WORD.received = WORD.raw
+WORD.received = WORD.raw.replace(
+    b'"choices":[{', b'"choices":[{"index":0,"finish_reason":null,'
+)  # as a server sends it
 
 
 class Station:
@@ -202,7 +204,9 @@ async def stations(hub: Hub) -> AsyncGenerator[dict[str, Station]]:
     }
     async with AsyncExitStack() as stack:
         yield {name: await stack.enter_async_context(one) for name, one in made.items() if one is not None}
-    watching = [task for task in asyncio.all_tasks() if "sse_starlette" in repr(task.get_coro())]
+    watching = [
+        task for task in asyncio.all_tasks() if "sse_starlette" in repr(getattr(task.get_coro(), "cr_code", ""))
+    ]
     for task in watching:  # for the end of its server, and for ever
         task.cancel()
     await asyncio.gather(*watching, return_exceptions=True)

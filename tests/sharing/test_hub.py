@@ -403,6 +403,27 @@ async def test_a_key_that_is_claimed_while_the_hub_closes_gets_its_ending() -> N
     assert (status.state, type(status.error), source.subscribed) == ("failed", ProducerLostError, 0)
 
 
+async def test_who_stops_waiting_for_a_status_stops_nobody_else() -> None:
+    class Slow(MemoryLog):
+        async def claim(self, key: str, on_lost: Callable[[], None]) -> Writer | None:
+            claimed.set()
+            await going_on.wait()
+            return await super().claim(key, on_lost)
+
+    claimed, going_on = asyncio.Event(), asyncio.Event()
+    source = Source()
+    async with Hub(Slow()) as hub:
+        reader = Reader(hub.start("k", source.chunks))
+        asking = asyncio.create_task(hub.status("k"))
+        await claimed.wait()
+        asking.cancel()
+        going_on.set()
+        await until(lambda: source.subscribed == 1)
+        source.end()
+
+        assert await reader.until_over() is None
+
+
 async def test_a_claim_that_fails_in_any_way_is_told() -> None:
     class Broken(MemoryLog):
         async def claim(self, key: str, on_lost: Callable[[], None]) -> Writer | None:  # noqa: ARG002 - it does not come to it

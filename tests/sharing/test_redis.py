@@ -189,6 +189,16 @@ async def test_a_generation_that_is_started_while_the_server_is_away_begins_when
         assert (await reader.until_over(), reader.read) == (None, words(2))
 
 
+async def test_who_follows_nothing_while_the_server_is_away_is_told_when_it_is_back(own_server: RedisServer) -> None:
+    async with Hub(redis_logs(own_server)()) as hub:
+        own_server.kill()
+        reader = Reader(hub.follow("nobody"))
+        await asyncio.sleep(0.05)  # so that it is asked, in vain
+        own_server.start()
+
+        assert isinstance(await reader.until_over(), UnknownGenerationError)
+
+
 async def test_a_server_that_stays_away_is_told_after_the_outage(own_server: RedisServer) -> None:
     logs = redis_logs(own_server, outage=0.5)
     async with Hub(logs()) as here, Hub(logs()) as there:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -14,6 +14,7 @@ from rxrouter.relay.failure import Failure
 from rxrouter.relay.frames import Events
 
 _DONE = b"[DONE]"
+_KEPT_BYTES = 4096  # of one payload, for the next reader
 
 # What the SDKs of OpenAI insist on: a chunk and a choice without one of these end in a TypeError of theirs.
 _CHUNK = {"id": "", "object": "chat.completion.chunk", "created": 0, "model": ""}
@@ -30,6 +31,7 @@ class OpenAIChunks:
     """
 
     framing = Events()
+    _last: ClassVar[tuple[ChatChunk | None, bytes]] = None, b""
 
     def __init__(self) -> None:
         self._head = ChatChunk()
@@ -43,10 +45,12 @@ class OpenAIChunks:
         if not chunk.choices and isinstance(chunk, Restarted):
             raise chunk.cause or RouterError("the answer began anew")
         self._head = chunk
-        chunk = without_error(chunk)
-        raw = chunk.raw
-        ours = raw == msgspec.json.encode(chunk)  # which leaves defaults out; a log gives back the same
-        return (_whole(chunk) if ours else raw,)
+        known, payload = OpenAIChunks._last
+        if chunk is not known:  # else as the reader before got it, of many who read the same
+            payload = _payload(chunk)
+            if len(payload) <= _KEPT_BYTES:
+                OpenAIChunks._last = chunk, payload
+        return (payload,)
 
     def skip(self, chunk: ChatChunk) -> None:
         """The reader has it; an error would have its head."""
@@ -66,6 +70,13 @@ class OpenAIChunks:
             "error": {"message": failure.message, "type": failure.code, "code": failure.status},
         }
         return (msgspec.json.encode(chunk), _DONE)
+
+
+def _payload(chunk: ChatChunk) -> bytes:
+    chunk = without_error(chunk)
+    raw = chunk.raw
+    ours = raw == msgspec.json.encode(chunk)  # which leaves defaults out; a log gives back the same
+    return _whole(chunk) if ours else raw
 
 
 def _whole(chunk: ChatChunk) -> bytes:
