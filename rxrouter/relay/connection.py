@@ -108,9 +108,7 @@ class Connection:
             answer.leave()
         elif answer.frames:
             # What `writer.write` does for a body of unknown length, without a coroutine, at a third of the cost.
-            data = b"".join(answer.take())
-            if self._chunked and data:  # a chunk of nothing would be the last
-                data = b"%x\r\n%b\r\n" % (len(data), data)
+            data = self._desk.body_of(answer.take(), chunked=self._chunked)
             self._writer.output_size += len(data)  # for the access log
             self._transport.write(data)
             if self._transport.get_write_buffer_size() > _HIGH:

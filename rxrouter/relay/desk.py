@@ -19,6 +19,8 @@ class Desk:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.connections: set[Connection] = set()
         self._ready: list[Connection] = []
+        self._frames: list[bytes] = []  # that were sent last in this turn,
+        self._chunk = b""  # and what they became
         self._loop = loop
         self._timer = loop.call_later(_LOOK_SECONDS, self._look)
 
@@ -44,6 +46,16 @@ class Desk:
             self._loop.call_soon(self._flush)
         self._ready.append(connection)
 
+    def body_of(self, frames: list[bytes], *, chunked: bool) -> bytes:
+        """The frames as bytes of a body; made once a turn for all who are sent the same."""
+        if not chunked:
+            return b"".join(frames)
+        if frames != self._frames:
+            body = b"".join(frames)
+            self._frames = frames
+            self._chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""  # a chunk of nothing would be the last
+        return self._chunk
+
     def _flush(self) -> None:
         ready, self._ready = self._ready, []
         for connection in ready:
@@ -51,6 +63,7 @@ class Desk:
                 connection.flush()
             except Exception as error:  # noqa: BLE001 - its own, and the others are still to be flushed
                 connection.fail(error)
+        self._frames, self._chunk = [], b""
 
     def _look(self) -> None:
         self._timer = self._loop.call_later(_LOOK_SECONDS, self._look)

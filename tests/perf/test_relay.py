@@ -153,11 +153,13 @@ def by_sse_starlette() -> Any:
     if find_spec("sse_starlette") is None:
         return None
     event_source: Any = import_module("sse_starlette.sse").EventSourceResponse
-    station, queues = Station(), set[asyncio.Queue[str | None]]()
+    station, queues, over = Station(), set[asyncio.Queue[str | None]](), asyncio.Event()
 
     async def body() -> AsyncGenerator[dict[str, str]]:
         queue = asyncio.Queue[str | None]()
         queues.add(queue)
+        if over.is_set():  # it began behind the end
+            return
         while (data := await queue.get()) is not None:
             yield {"data": data}
 
@@ -169,7 +171,12 @@ def by_sse_starlette() -> Any:
             queue.put_nowait(data)
 
     station.send = lambda chunk: send(chunk.raw.decode())
-    station.end = lambda: send(None)
+
+    def end() -> None:
+        over.set()
+        send(None)
+
+    station.end = end
     return on_uvicorn(station, handler)
 
 
