@@ -71,9 +71,11 @@ class Hub:
         Cancels: the reading. The generation goes on; see `stop`.
 
         Raises:
+            TypeError: chunks is no Observable.
             ValueError: the key is empty, or no Unicode text.
             ClientClosedError: the hub is closed, or being closed.
         """
+        _check_kind(chunks)
         self._check(key)
         if self._closing:
             raise ClientClosedError("the hub is being closed")
@@ -232,6 +234,11 @@ class Hub:
         if running_loop() is loop:
             return await coroutine
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
+
+
+def _check_kind(chunks: Any) -> None:
+    if not isinstance(chunks, Observable):
+        raise TypeError(f"chunks is an Observable, not {type(chunks).__name__}")
 
 
 class _Reader(FanoutReader[ChatChunk]):

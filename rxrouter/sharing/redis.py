@@ -161,8 +161,10 @@ class RedisLog:
             self._writing.writers[key].doubt()
 
 
-def _pool(server: str | Redis) -> Any:
+def _pool(server: Any) -> Any:
     """What knows how to make connections; none is taken from it."""
+    if not isinstance(server, str | Redis):
+        raise TypeError(f"server is a URL, or a redis.asyncio client, not {type(server).__name__}")
     try:
         client = Redis.from_url(server, protocol=2) if isinstance(server, str) else server  # pyright: ignore[reportUnknownMemberType]
     except ValueError:  # which quotes a part of it: of the password, if that has a slash

@@ -576,6 +576,9 @@ def test_arguments_of_no_sense_are_refused_where_they_are_written() -> None:
     hub = Hub()
     with pytest.raises(ValueError, match="key"):
         hub.follow("")
+    text: Any = "text"
+    with pytest.raises(TypeError, match="chunks is an Observable, not str"):
+        hub.start("k", text)
     with pytest.raises(ValueError, match="Unicode"):
         hub.start("half of one: \ud83d", Source().chunks)
     with pytest.raises(ValueError, match="after"):

@@ -687,6 +687,12 @@ def test_a_url_that_is_none_is_refused_without_its_password() -> None:
     assert "h4x0r" not in str(refused.value)
 
 
+def test_what_is_no_server_is_refused_where_it_is_written() -> None:
+    port: Any = 6379
+    with pytest.raises(TypeError, match="server is a URL"):
+        RedisLog(port)
+
+
 async def test_the_logs_that_keys_are_spread_over_are_closed_together() -> None:
     both = asyncio.Barrier(2)
 
