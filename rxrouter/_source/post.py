@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -17,7 +18,7 @@ from rxrouter._gate import Gate
 from rxrouter._source.decode import Reader
 from rxrouter._source.loop import Home
 from rxrouter._source.request import OK, PAGE_SECONDS, Outgoing, Request, Timeouts, transport_error
-from rxrouter._source.tap import tap
+from rxrouter._source.tap import Tap
 from rxrouter._wire.chunk import ChatChunk
 from rxrouter._wire.failure import body_error
 
@@ -27,28 +28,36 @@ from rxrouter._wire.failure import body_error
 _DRAIN_SECONDS = 0.5
 # What is silent is listened to once more after this long, before it is given up.
 _SECOND_LOOK_SECONDS = 0.05
-# What a read can bring. Bounds what is in flight when a reader pauses: aiohttp stops reading at twice this.
+# What may wait for a reader that pauses; with more, the socket is read no further. aiohttp takes half of that for its
+# bound, and writes so much at once.
 _READ_BYTES = 1 << 16
+_WAITING_BYTES = 2 * _READ_BYTES
 _STREAM = "text/event-stream"
 
 # Told of each generation at its end: how that was, its id, and the chunk with its usage, where they are known.
 Settle = Callable[[str, str | None, ChatChunk | None], None]
 
+NextBlock = Callable[[], Awaitable[bytes | None]]
+"""Waits for more of the body: b"" at its end, None when the task is wanted for something else."""
+
 
 class _Body(aiohttp.Payload):
-    """The request's body; being asked for it is how one learns that the connection stands."""
+    """The request's body; being asked for it is how one learns that the connection stands, and which it is."""
 
-    def __init__(self, body: bytes, alive: Callable[[], None]) -> None:
+    def __init__(
+        self, body: bytes, connected: Callable[[AbstractStreamWriter], None], alive: Callable[[], None]
+    ) -> None:
         super().__init__(body, content_type="application/json")
         self._size = len(body)
         self._body = body
+        self._connected = connected
         self._alive = alive
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return self._body.decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        self._alive()
+        self._connected(writer)
         for at in range(0, len(self._body), _READ_BYTES):  # images make bodies of megabytes
             await writer.write(self._body[at : at + _READ_BYTES])
             self._alive()
@@ -80,7 +89,7 @@ class Post(Request):
         self._heard = 0.0  # when the last byte came, by the loop's clock
         self._clock: asyncio.TimerHandle | None = None
         self._idle: asyncio.Future[None] | None = None  # while `_push` does what the task else would
-        self._taken = 0  # bytes of the body
+        self._tap: Tap | None = None
         self._lingering: bool = False  # as the clock knows it
         home.call(self._start)
 
@@ -106,6 +115,7 @@ class Post(Request):
     def _release(self) -> None:
         self._attempt.paused = False
         self._stop_clock()
+        self._tap = None
         super()._release()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -116,7 +126,8 @@ class Post(Request):
             self._settle(self._how, self._generation_id, self._reader.billed)
 
     async def _exchange(self) -> RouterError | None:
-        opened = await self._open("POST", data=_Body(self._outgoing.body, self._alive), read_bufsize=_READ_BYTES)
+        body = _Body(self._outgoing.body, self._connect, self._alive)
+        opened = await self._open("POST", data=body, read_bufsize=_READ_BYTES)
         if isinstance(opened, RouterError):
             return opened
         self._attempt.headers = self._now()
@@ -133,10 +144,8 @@ class Post(Request):
 
     async def _read(self, response: aiohttp.ClientResponse) -> RouterError | None:
         """Has the reader fed until the end; returns what cut the body, None if it came to its end."""
-        reader, gate = self._reader, self._gate
-        self._content = content = response.content
-        self._context = copy_context()
-        next_block = self._unpushed if tap(response, self._push) else content.readany
+        reader, gate, content = self._reader, self._gate, response.content
+        next_block = self._begin(content)
         cut: TransportError | None = None
         while cut is None:
             try:
@@ -154,12 +163,18 @@ class Post(Request):
                 return None
             if reader.ended:
                 if reader.draining and cut is None:
-                    await self._drain(content)
+                    await self._drain(next_block)
                 return None
             if reader.lingering is not self._lingering:
                 self._lingering = reader.lingering
                 self._tick()
         return cut
+
+    def _begin(self, content: aiohttp.StreamReader) -> NextBlock:
+        if self._tap is None or not self._tap.begin(content, self._push):
+            return content.readany
+        self._context = copy_context()
+        return partial(self._unpushed, self._tap, content)
 
     async def _opened(self) -> bool:
         """Waits at the gate, and has the reader deliver what it still has; False if there is no reader any more."""
@@ -175,7 +190,6 @@ class Post(Request):
         return True
 
     def _take(self, block: bytes) -> None:
-        self._taken += len(block)
         reader = self._reader
         seen = reader.seen
         reader.feed(block)
@@ -187,31 +201,27 @@ class Post(Request):
 
         So a chunk costs one turn of the loop, and not two.
         """
-        idle, content, reader = self._idle, self._content, self._reader
-        if idle is None or idle.done():
+        idle, tap, reader = self._idle, self._tap, self._reader
+        if idle is None or idle.done() or tap is None:
             return  # the task is at work, and finds it
         try:
-            # Taking lets aiohttp's parser go on where it was paused: there may be more without another socket read.
-            while content.total_bytes > self._taken:
-                self._context.run(self._take, content.read_nowait())
-                if self._gate.closed or reader.ended or reader.lingering is not self._lingering:
-                    break
-            else:
-                if not content.is_eof() and content.exception() is None:
-                    return
+            self._context.run(self._take, tap.take())
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:  # noqa: BLE001 - CancelledError, too: the task tells it
             if not idle.done():
                 idle.set_exception(error)
-        if not idle.done():
+        if not idle.done() and (
+            tap.over or self._gate.closed or reader.ended or reader.lingering is not self._lingering
+        ):
             idle.set_result(None)
 
-    async def _unpushed(self) -> bytes | None:
+    async def _unpushed(self, tap: Tap, content: aiohttp.StreamReader) -> bytes | None:
         """The next block that `_push` has not fed; None when that wants the task to look."""
-        block = self._content.read_nowait()
-        if block or self._content.is_eof():
+        if block := tap.take():
             return block
+        if tap.over:
+            return await content.readany()
         self._idle = self._loop.create_future()
         try:
             await self._idle
@@ -219,20 +229,24 @@ class Post(Request):
             self._idle = None
         return None
 
-    async def _drain(self, content: aiohttp.StreamReader) -> None:
+    async def _drain(self, next_block: NextBlock) -> None:
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
-                while block := await content.readany():
-                    self._reader.feed(block)
+                while (block := await next_block()) != b"":
+                    self._reader.feed(block or b"")
         except (TimeoutError, aiohttp.ClientError, OSError):
             pass
 
+    def _connect(self, writer: AbstractStreamWriter) -> None:
+        """The connection stands."""
+        self._tap = Tap.on(writer, _WAITING_BYTES)
+        self._connected = True
+        self._alive()
+        self._tick()
+
     def _alive(self) -> None:
-        """The connection stands, and takes what we send."""
+        """The connection takes what we send."""
         self._heard = self._loop.time()
-        if not self._connected:
-            self._connected = True
-            self._tick()
 
     def _stop_clock(self) -> None:
         if self._clock is not None:

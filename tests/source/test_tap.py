@@ -1,14 +1,18 @@
-"""What is pushed from the socket is what a task would have pulled, where a transport takes no tap."""
+"""What is pushed from the socket is what a task would have pulled, however HTTP has it, and whatever it cuts."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import gzip
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, cast
 
+import aiohttp
 import pytest
 
-from rxrouter import ChatChunk, Overflow, Timeouts
-from rxrouter._source import post
+from rxrouter import ChatChunk, OpenRouter, Overflow, SilenceTimeoutError, Timeouts, TransportError
+from rxrouter._source.tap import Tap
 from rxrouter.operators import text
 from rxrouter.testing import FAULTS, Reply, answer
 from tests.support import Observed, observe, served
@@ -21,10 +25,10 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def _pull(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> bool:
-        return False
+    def refuse(*_: object) -> None:
+        return None
 
-    monkeypatch.setattr(post, "tap", refuse)
+    monkeypatch.setattr(Tap, "on", refuse)
 
 
 def _told(seen: Observed[ChatChunk]) -> Any:
@@ -82,3 +86,162 @@ async def test_a_reader_that_raises_closes_the_request_in_the_midst_of_a_read() 
         assert isinstance(await told, LookupError)
         await simulator.exchanges[0].over.wait()
         assert simulator.exchanges[0].left_at is not None
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
+WORDS = [b'data: {"id":"g","choices":[{"delta":{"content":"%b"}}]}\n\n' % word for word in (b"one", b"two", b"three")]
+DONE = b"data: [DONE]\n\n"
+
+
+def coded(*blocks: bytes) -> bytes:
+    return b"".join(b"%x\r\n%b\r\n" % (len(block), block) for block in blocks)
+
+
+TEXT = b"".join(WORDS) + DONE
+BODY = coded(*WORDS, DONE)
+LAST = b"0\r\n\r\n"
+
+
+@asynccontextmanager
+async def written(writes: Sequence[bytes]) -> AsyncGenerator[tuple[OpenRouter, list[asyncio.Event]]]:
+    """A server that answers each request with these writes, each read before the next is made, and keeps connections.
+
+    Gives the client, and for each connection that was made whether it is gone.
+    """
+    connections: list[asyncio.Event] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(asyncio.Event())
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while head := (await reader.readuntil(b"\r\n\r\n")).lower():
+                await reader.readexactly(int(head.partition(b"content-length: ")[2].split(b"\r\n")[0]))
+                for data in writes:
+                    writer.write(data)
+                    for _ in range(4):  # turns of the loop, in which the client reads it
+                        await asyncio.sleep(0)
+                if b"connection: close" in b"".join(writes).lower():
+                    writer.close()
+        connections[-1].set()
+        writer.close()
+
+    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with OpenRouter(base_url=url, timeouts=Timeouts(silence=5)) as client:
+            yield client, connections
+
+
+def bytewise(data: bytes) -> list[bytes]:
+    return [bytes([byte]) for byte in data]
+
+
+@pytest.mark.parametrize(
+    "writes",
+    [
+        [HEAD + b"\r\n" + BODY + LAST],
+        [HEAD + b"\r\n", BODY, LAST],
+        bytewise(HEAD + b"\r\n" + BODY + LAST),
+        [HEAD + b"\r\n", *bytewise(BODY + LAST)],
+        [b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + HEAD + b"\r\n" + BODY, LAST],
+        [b"HTTP/1.1 103 Early Hints\r\n\r\n", b"HTTP/1.1 102 Processing\r\n\r\n", HEAD, b"\r\n" + BODY + LAST],
+        [HEAD.lower().replace(b"http", b"HTTP") + b"\r\n" + BODY, b"0\r\nX-Cost: 1\r\n", b"\r\n"],
+        [HEAD.replace(b"stream", b"stream; charset=utf-8") + b"\r\n" + BODY + LAST],
+        [HEAD + b"Connection: close\r\n\r\n" + BODY + LAST],
+        [HEAD.replace(b"chunked", b"Chunked ") + b"\r\n" + BODY, LAST],
+        [HEAD + b"\r\n", coded(*WORDS[:2]), b"%x;name=value\r\n%b\r\n" % (len(WORDS[2]), WORDS[2]), coded(DONE), LAST],
+        [
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n" % len(TEXT),
+            TEXT,
+        ],
+        [HEAD + b"Content-Encoding: gzip\r\n\r\n", coded(gzip.compress(TEXT)) + LAST],
+        [b"HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n", *WORDS, DONE],
+    ],
+)
+async def test_however_http_has_it_it_is_one_answer(writes: list[bytes]) -> None:
+    async with written(writes) as (client, connections):
+        for _ in range(2):
+            seen = await observe(client.chat("hi"))
+            assert [chunk.choices[0].delta.content for chunk in seen.values] == ["one", "two", "three"]
+            assert seen.endings == [None]
+
+        assert len(connections) == (2 if b"connection: close" in b"".join(writes).lower() else 1)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"zz\r\nhello\r\n",
+        b"-5\r\n",
+        b"\r\n",
+        b"5\r\nhelloXX",
+        b"5\r\nhello\n",
+        b"123456789abcdef01\r\n",
+        b"5;x\r\nhi\r\nno\r\n",
+    ],
+)
+@pytest.mark.parametrize("way", ["with what is good", "after it"])
+async def test_a_damaged_body_is_told_at_once(damage: bytes, way: str) -> None:
+    start = HEAD + b"\r\n" + coded(*WORDS[:2])
+    writes = [start, damage] if way == "after it" else [start + damage]
+    async with written(writes) as (client, connections):
+        seen = await observe(client.chat("hi"))
+
+        [ending] = seen.endings
+        assert isinstance(ending, TransportError)
+        assert not isinstance(ending, SilenceTimeoutError)
+        assert ending.chunks_seen == len(seen.values) >= 2
+        await connections[0].wait()
+
+
+async def test_a_body_that_nobody_reads_yet_waits_in_the_server() -> None:
+    """Between the head and its reader is a turn of the loop, in which a fast server sends much."""
+    transport = _Transport()
+    aiohttps = _Protocol()
+    transport.set_protocol(aiohttps)
+    tap = Tap(cast(asyncio.Transport, transport), 1000)
+
+    reading: list[bool] = []
+    for data in (HEAD + b"\r\n" + coded(b"x" * 600), coded(b"y" * 600), LAST):
+        tap.data_received(data)
+        reading.append(transport.reading)
+    assert reading == [True, False, False]
+    assert aiohttps.got == HEAD + b"\r\n"
+
+    content = aiohttp.StreamReader(cast(Any, aiohttps), 1000, loop=asyncio.get_running_loop())
+    assert tap.begin(content, lambda: None)
+    assert tap.take() == b"x" * 600 + b"y" * 600
+    assert transport.is_reading()
+    assert aiohttps.got == HEAD + b"\r\n" + LAST
+    assert tap.over
+
+
+class _Transport(asyncio.Transport):
+    """Has no socket."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reading = True
+        self.protocol: asyncio.BaseProtocol = asyncio.Protocol()
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self.protocol
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    def is_reading(self) -> bool:
+        return self.reading
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+class _Protocol(asyncio.Protocol):
+    """Keeps what it gets."""
+
+    got = b""
+
+    def data_received(self, data: bytes) -> None:
+        self.got += data
