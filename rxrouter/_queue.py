@@ -100,15 +100,16 @@ class Queue(Generic[T]):
         if self._reader is not None:
             raise RuntimeError("one Iteration has one reader")
         loop = asyncio.get_running_loop()
-        self._reader = loop, loop.create_future()
+        future = loop.create_future()
+        self._reader = loop, future
         try:
             if not self.items and not self.ended:  # asked again: another thread may have filled it meanwhile
-                await self._reader[1]
+                await future
         finally:
             self._reader = None
 
     def _wake(self) -> None:
-        reader = self._reader
+        reader, self._reader = self._reader, None  # once: many values may come before it runs
         if reader is not None:
             loop, future = reader
             call_on(loop, lambda: None if future.done() else future.set_result(None))

@@ -20,6 +20,8 @@ _decode: Callable[[Any], ChatChunk] = msgspec.json.Decoder(ChatChunk).decode
 _DONE = b"[DONE]"
 _ODD = (msgspec.DecodeError, TypeError, RecursionError, UnicodeDecodeError)  # what decoding raises, on anything
 
+_NONE = frozenset[int]()
+
 Item = bytes | ServerSentEvent | Comment
 
 
@@ -127,8 +129,8 @@ class ChunkReader(Reader):
         self._choices = choices  # as many as were asked for; not every provider heeds it
         self._likeness = Likeness()
         self._done = False
-        self._finished: set[int] = set()  # choices with a finish reason
-        self._open: set[int] = set()  # choices that were seen, but for those of plain chunks: their index is 0
+        self._finished: frozenset[int] = _NONE  # choices with a finish reason
+        self._open: frozenset[int] = _NONE  # choices that were seen, but for those of plain chunks: their index is 0
         self._noted = 0  # chunks that were not plain
 
     def _deliver(self) -> None:  # noqa: C901, PLR0912 - one fused loop from item to observer: the hot path
@@ -136,7 +138,6 @@ class ChunkReader(Reader):
         read = self._likeness.read
         # What was delivered is what was taken, but for what was nothing: counting each takes 200 instructions.
         before = self.seen + length_hint(items)
-        chunk: ChatChunk | None = None
         try:
             for item in items:
                 chunk = read(item)
@@ -161,6 +162,7 @@ class ChunkReader(Reader):
                         and chunk.error is None
                         and chunk.usage is None
                     ):
+                        self.generation_id = self.generation_id or chunk.id
                         if choice.delta.content:
                             self._likeness.learn(item, chunk, before - length_hint(items))
                             read = self._likeness.read
@@ -172,16 +174,15 @@ class ChunkReader(Reader):
                 if chunk is None or not self._note(chunk):
                     before -= 1
                 else:
+                    self.generation_id = self.generation_id or chunk.id
                     on_next(chunk)  # also with an error in it: no text is ever dropped
                 if self.ended or gate.closed:
                     break
         finally:
             self.seen = before - length_hint(items)
-        if chunk is not None:
-            self.generation_id = self.generation_id or chunk.id
-            if self.proven:  # by what was seen then
-                self.proven = self._proven(self._choices)
-                self.lingering = self.lingering and self.proven
+        if self.proven:  # by what was seen then
+            self.proven = self._proven(self._choices)
+            self.lingering = self.lingering and self.proven
         if self.ended:
             self._discard()
 
@@ -221,7 +222,10 @@ class ChunkReader(Reader):
             self._fail(wrong)
             return False
         for choice in chunk.choices:
-            (self._finished if choice.finish_reason else self._open).add(choice.index)
+            if choice.finish_reason:
+                self._finished |= {choice.index}
+            else:
+                self._open |= {choice.index}
         self.proven = self._proven(self._choices)
         self._noted += 1
         if chunk.usage is not None:

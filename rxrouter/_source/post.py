@@ -126,8 +126,9 @@ class Post(Request):
             self._settle(self._how, self._generation_id, self._reader.billed)
 
     async def _exchange(self) -> RouterError | None:
-        body = _Body(self._outgoing.body, self._connect, self._alive)
-        opened = await self._open("POST", data=body, read_bufsize=_READ_BYTES)
+        opened = await self._open(  # the body in no name, which would keep it for as long as the stream
+            "POST", data=_Body(self._outgoing.body, self._connect, self._alive), read_bufsize=_READ_BYTES
+        )
         if isinstance(opened, RouterError):
             return opened
         self._attempt.headers = self._now()
@@ -155,6 +156,7 @@ class Post(Request):
                 block = _left_in(content)
             if block:
                 self._take(block)
+                del block  # or it would be kept until the next one comes
             elif block is not None:
                 break
             elif not gate.closed:

@@ -6,6 +6,7 @@ import re
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 _BEGUN = re.compile(rb"[0-9A-Fa-f]{0,8}\r?")  # what may become one
+_LAST = b"0\r\n\r\n".split(b"\r\n")
 _SMALL = 4096  # bytes of a chunk up to which looking for line ends inside is cheaper than leaping from size to size
 _sizes: dict[bytes, int] = {}  # of small chunks, as they were written; so reading one again is a look-up
 
@@ -83,6 +84,8 @@ def _whole_chunks(data: bytes, at: int) -> tuple[list[bytes], int]:
     """
     lines = data[at:].split(b"\r\n")
     count = (len(lines) - 1) // 2 * 2
+    if lines[-3:] == _LAST:
+        count -= 2
     blocks = lines[1:count:2]
     if list(map(_sizes.get, lines[0:count:2])) != list(map(len, blocks)):
         return [], at

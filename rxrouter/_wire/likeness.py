@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,7 +18,6 @@ _decode_chunk = msgspec.json.Decoder(ChatChunk).decode
 _decode_text: Callable[[Any], str] = msgspec.json.Decoder(str).decode
 _CONTENT = re.compile(rb'"content": ?(?=")')
 _MARK = b'"\\u0000"'
-_QUOTE = 34
 _TRIES = 4  # this often nothing was like what was learned: then it is a server whose chunks are all different
 
 
@@ -42,18 +42,19 @@ def like(data: bytes, chunk: ChatChunk) -> Read:
     if len(places) != 1 or not data.startswith(literal, places[0]):
         return unlike
     head, tail = data[: places[0]], data[places[0] + len(literal) :]
-    id_, provider, model, kind, created = chunk.id, chunk.provider, chunk.model, chunk.object, chunk.created
+    cut = len(head) + len(tail)
+    made = partial(ChatChunk, chunk.id, chunk.provider, chunk.model, chunk.object, chunk.created)
     fingerprint, role = chunk.system_fingerprint, delta.role
 
     def read(data: Any) -> ChatChunk | None:
         try:
             literal = data.removeprefix(head).removesuffix(tail)
-            if literal[0] != _QUOTE:
+            if len(data) - len(literal) != cut:
                 return None
             text = _decode_text(literal)  # refuses what is more than one string, or less
-        except (msgspec.DecodeError, UnicodeDecodeError, AttributeError, IndexError):  # what is no bytes, too
+        except (msgspec.DecodeError, UnicodeDecodeError, AttributeError):  # what is no bytes, too
             return None
-        chunk = ChatChunk(id_, provider, model, kind, created, [Choice(0, Delta(role, text))], fingerprint)
+        chunk = made([Choice(0, Delta(role, text))], fingerprint)
         chunk.received = data
         return chunk
 

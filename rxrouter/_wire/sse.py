@@ -131,6 +131,11 @@ class SSEParser:
             block = b"".join((self._line, block))  # once a line: no byte is moved twice
             self._line.clear()
         out: list[bytes | ServerSentEvent | Comment] = []
+        if not self._inside and not block.startswith(b"data: "):  # a stream begins with comments
+            at = block.find(b"\n\ndata: ") + 2
+            if at >= 2:  # noqa: PLR2004
+                self._read_lines(block[:at], out)
+                block = block[at:]
         if not self._inside and block.startswith(b"data: ") and len(block) <= self._max:
             end = block.rfind(b"\n\n")
             if end >= 0:

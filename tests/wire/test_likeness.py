@@ -112,7 +112,10 @@ def test_what_has_more_to_it_is_parsed(body: dict[str, Any]) -> None:
     assert like(data, decode(data)) is unlike
 
 
-@pytest.mark.parametrize("item", [b"", b"{", b"[DONE]", Comment(" x"), ServerSentEvent("error", "{}")])
+@pytest.mark.parametrize(
+    "item",
+    [b"", b"{", b'"x"', b'"x"},"finish_reason":null}]}', b"[DONE]", Comment(" x"), ServerSentEvent("error", "{}")],
+)
 def test_what_is_no_chunk_is_not_read(item: Any) -> None:
     data = encoded(said("x"))
     assert like(data, decode(data))(item) is None
