@@ -219,12 +219,16 @@ class _ChoiceFold:
         if choice.native_finish_reason:
             self.native_finish_reason.add(choice.native_finish_reason, chunk)
         delta = choice.delta
-        if delta.content:
-            self.text.add(delta.content, chunk)
-        if reasoning := reasoning_of(delta):
+        if delta.content:  # nearly always, and `add` in line
+            self.text.values.append(delta.content)
+            self.text.chunks.append(chunk)
+        if (delta.reasoning or delta.reasoning_content or delta.reasoning_details) and (
+            reasoning := reasoning_of(delta)
+        ):
             self.reasoning.add(reasoning, chunk)
-        for call in delta.tool_calls:
-            self._add_call(call, chunk)
+        if delta.tool_calls:
+            for call in delta.tool_calls:
+                self._add_call(call, chunk)
         if (
             delta.reasoning_details
             or delta.refusal
@@ -409,7 +413,7 @@ class CompletionFold:
         answer = self._answer
         if chunk.usage is not None or chunk.openrouter_metadata is not None or chunk.service_tier is not None:
             answer.add_head(chunk, number)
-        else:
+        elif answer.missing:
             for name in answer.missing:
                 if getattr(chunk, name):
                     answer.add_head(chunk, number)
