@@ -22,8 +22,8 @@ _CODINGS = re.compile(rb"\r\n(?:transfer-encoding|content-encoding|content-lengt
 class Tap(asyncio.Protocol):
     """Stands before aiohttp's protocol, from the request's body on until all of the answer's is there.
 
-    aiohttp gets everything but the plain chunks of an event stream. Those cost 2,000 instructions here and 9,000 there,
-    and one turn of the loop a read where a task that waits for it costs two (tests/perf/test_stream.py).
+    aiohttp gets everything but the plain chunks of an event stream. Those take half the time here
+    (tests/perf/test_decode.py), and a read one turn of the loop, where a task that waits for it takes two.
     By public means: a payload is given its writer, which has the transport, which lets its protocol be changed.
 
     Args:

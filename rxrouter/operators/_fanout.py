@@ -18,8 +18,9 @@ from rxrouter._source.observable import delivering
 
 T = TypeVar("T")
 
-# How much of what it missed a reader is given before others have their turn; a chunk takes some 3 µs.
-_AT_A_TURN = 1_000
+# How much of what it missed a reader is given before others have their turn; a chunk takes some 3 µs, and hundreds may
+# come back at once.
+_AT_A_TURN = 200
 
 
 class Unread(Protocol[T]):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -10,6 +12,8 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from rxrouter import ChatChunk, Comment, ServerSentEvent
+from rxrouter._gate import Gate
+from rxrouter._source.decode import ChunkReader
 from rxrouter._wire.likeness import Likeness, like, unlike
 from tests.strategies import bodies
 
@@ -137,3 +141,22 @@ def test_learning_ends_where_no_chunk_is_like_another() -> None:
 
     parsed(9, 20)  # there were others between
     assert likeness.read is not unlike
+
+
+def test_an_image_is_not_copied_to_be_compared() -> None:
+    loop = asyncio.new_event_loop()  # a gate wants one; nothing runs on it
+    loop.close()
+    reader = ChunkReader(1 << 26, Gate(loop), lambda _: None)
+    for _ in range(3):
+        reader.feed(b"data: " + encoded(said("x")) + b"\n\n")
+    event = b"data: " + encoded(said("y" * (8 << 20))) + b"\n\n"
+    blocks = [event[at : at + 65536] for at in range(0, len(event), 65536)]
+
+    tracemalloc.start()
+    for block in blocks:
+        reader.feed(block)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert reader.seen == 4
+    assert peak < 2.1 * len(event)  # its bytes, and its text
