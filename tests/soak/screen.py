@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections import Counter
+from collections import Counter, deque
 from contextlib import suppress
 from typing import Any
 
@@ -45,21 +45,23 @@ class Screen:
         self._last_id = ""
         self._ids = set[str]()
         self._plain = b""
+        self._told: deque[str] = deque(maxlen=6)  # by the last visits
 
     async def watch(self, session: aiohttp.ClientSession) -> None:
         """Until it is told an end, or has left for good."""
         for _ in range(_VISITS):
             try:
                 await self._visit(session)
-            except (aiohttp.ClientError, ConnectionError):
+            except (aiohttp.ClientError, ConnectionError) as error:
                 self._done["browsers: cut off"] += 1
+                self._told.append(repr(error))
             if self.known and not self.ending and (not self._kept or self._chance.random() < 0.2):
                 self.ending = "gone"
             if self.ending:
                 return
             await asyncio.sleep(self._chance.uniform(0.05, 0.4))
             self._done["browsers: came back"] += 1
-        raise AssertionError("a browser that came back so often has no end")
+        raise AssertionError(f"a browser of {self._url} came back so often and has no end: {[*self._told]}")
 
     async def _visit(self, session: aiohttp.ClientSession) -> None:
         if self._dialect not in NUMBERED:
@@ -67,6 +69,7 @@ class Screen:
         headers = {"Last-Event-ID": self._last_id} if self._last_id else {}
         url = self._url if self.known else f"{self._url}?begin"
         async with session.get(url, headers=headers) as response:
+            self._told.append(f"{response.status} {'' if response.status == 200 else await response.text()}")
             if response.status == 200:
                 self.known = True
                 if await self._read(response):

@@ -8,7 +8,7 @@ import random
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Self, TypeVar
 
@@ -37,6 +37,7 @@ LEASE = 1.0  # seconds, as all here
 KEEP = 2.0
 TOTAL = 5.0  # of an answer, retries included
 GRACE = 0.5  # for what runs when the time is over
+CLOSING = 15.0  # of the relay
 LIMIT = 90.0  # what is not over by then has no end; every clock here is far below
 SMALL_BUFFER = 8192  # of a socket, in bytes: so a browser that stalls is felt
 
@@ -352,8 +353,13 @@ class Relay:
         await web.SockSite(self._runner, listening).start()
 
     async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._runner is None:
+            return
+        try:
+            async with asyncio.timeout(CLOSING):
+                await self._runner.cleanup()
+        except TimeoutError:
+            raise AssertionError(f"the relay has not closed, for {_waiting()}") from None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -361,6 +367,20 @@ class Relay:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+
+def _waiting() -> list[str]:
+    """Where the tasks of this loop are, but for those of the soak itself."""
+    frames = [[f"{frame.f_code.co_name}:{frame.f_lineno}" for frame in _stack(task)] for task in asyncio.all_tasks()]
+    return [" > ".join(names) for names in frames if names and names[0].startswith(("start:", "_handle"))]
+
+
+def _stack(task: asyncio.Task[Any]) -> Iterator[Any]:
+    """The frames of the coroutines that wait for each other; a task's own `get_stack` gives the outermost alone."""
+    coroutine: Any = task.get_coro()
+    while getattr(coroutine, "cr_frame", None) is not None:
+        yield coroutine.cr_frame
+        coroutine = coroutine.cr_await
 
 
 def _small_connector() -> aiohttp.TCPConnector:
