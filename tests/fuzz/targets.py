@@ -13,8 +13,10 @@ from rxrouter import ChatChunk, ChunkDecodeError, RouterError, StreamError, Trun
 from rxrouter._gate import Gate
 from rxrouter._source.decode import ChunkReader
 from rxrouter._wire.chunk import decode_odd, has_content, require_chunk
+from rxrouter._wire.chunked import PlainChunks
 from rxrouter._wire.failure import event_error, stream_error
 from rxrouter._wire.json import without_nulls
+from rxrouter._wire.likeness import like
 from rxrouter._wire.sse import ServerSentEvent
 from rxrouter.testing import COMMENT, DONE, chunk
 from tests.wire.test_sse import PIECES, Reference, bytewise, delivered, parse
@@ -50,6 +52,12 @@ _EVENTS = (
     *(b'data: {"choices":[{"index":1,"delta":{"content":"e"}}]}\n\n', b"event: x\n", b"event: error\n"),
     *(b'data: {"choices":[{"index":1,"finish_reason":"stop"}]}\n\n', b"data: {}\n\n", b'data: "\xff"\n\n'),
 )
+_CODED = (
+    *(b"5\r\nhello\r\n", b"5\r\nhello\r\n", b"1\r\nx\r\n", b"0\r\n\r\n", b"\r\n", b"\r", b"\n", b"5;a=b\r\n"),
+    *(b"a\r\n0\r\n\r\nyes!!\r\n", b"00005\r\n", b"A\r\n", b"ffffffff\r\n", b"x" * 40, b"20\r\n" + b"y" * 32 + b"\r\n"),
+)
+_LIKE = b'{"id":"g","choices":[{"index":0,"delta":{"content":"Hello"},"finish_reason":null}],"service_tier":null}'
+_READ = like(_LIKE, msgspec.json.decode(_LIKE, type=ChatChunk))
 
 
 def parser(data: bytes) -> None:
@@ -98,7 +106,40 @@ def reader(data: bytes) -> None:
     assert run(_blocks(stream, cuts), choices, cuts) == (values, ending)
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"parser": parser, "decoder": decoder, "reader": reader}
+def chunked(data: bytes) -> None:
+    """What HTTP's chunks hold is the same however the body is cut, and so is what is left to a parser of HTTP."""
+    cuts, body = _cut_and_made(data, _CODED)
+
+    whole, cut = PlainChunks(), PlainChunks()
+    held = b"".join(whole.feed(body))
+
+    assert b"".join(block for part in _blocks(body, cuts) for block in cut.feed(part)) == held
+    if whole.rest is None or not whole.rest.startswith(b"\r\n"):  # damaged: the rest of the block does not matter
+        assert cut.rest == whole.rest
+    else:
+        assert cut.rest is not None
+        assert cut.rest.startswith(b"\r\n")
+
+
+def likeness(data: bytes) -> None:
+    """What is compared is what parsing gives, or is left to the parser."""
+    at, size = (data[0], data[1] % 16) if len(data) > 1 else (0, 0)
+    item = _LIKE[:at] + data[2:] + _LIKE[at + size :]
+
+    read = _READ(item)
+
+    if read is not None:
+        assert read == msgspec.json.decode(item, type=ChatChunk)
+        assert read.raw == item
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "parser": parser,
+    "decoder": decoder,
+    "reader": reader,
+    "chunked": chunked,
+    "likeness": likeness,
+}
 
 
 def naive(items: Iterable[Any], choices: int) -> tuple[list[bytes], str]:
