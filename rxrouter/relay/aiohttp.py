@@ -108,7 +108,8 @@ async def stop(hub: Hub, key: str) -> web.Response:
 async def shutdown(app: web.Application) -> None:
     """End all responses of an application, now: `app.on_shutdown.append(shutdown)`.
 
-    Without it aiohttp waits for them, a minute by default, and then cuts them.
+    Without it aiohttp waits for them, a minute by default, and then cuts them. So long it also waits for a connection
+    that is made just then, and that it does not answer any more (3.14): give it a short `shutdown_timeout`.
 
     Args:
         app: Whose server is closing.

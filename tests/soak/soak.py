@@ -344,7 +344,8 @@ class Relay:
         path = "/{place}/{dialect}/{name}"
         app.add_routes([web.get(path, self._get), web.post(path, self._post)])
         app.on_shutdown.append(shutdown)
-        self._runner = web.AppRunner(app)
+        # A connection that was made just when it closes keeps aiohttp (3.14) waiting for all of this time.
+        self._runner = web.AppRunner(app, shutdown_timeout=1.0)
         await self._runner.setup()
         listening = socket.create_server(("127.0.0.1", self._port))
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
