@@ -54,6 +54,7 @@ class Queue(Generic[T]):
         self._lock = threading.RLock()
         self.source = SingleAssignmentDisposable()
         self._reader: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
+        self._asleep = False
 
     def on_next(self, value: T) -> None:
         if self.ended:
@@ -62,7 +63,7 @@ class Queue(Generic[T]):
         items.append(value)
         if len(items) >= self._high or (self._overflow is Overflow.LATEST and len(items) > 1):
             self._fill_up()
-        if self._reader is not None:
+        if self._asleep:
             self._wake()
 
     def on_error(self, error: Exception) -> None:
@@ -72,7 +73,7 @@ class Queue(Generic[T]):
 
     def on_completed(self) -> None:
         self.ended = True
-        if self._reader is not None:
+        if self._asleep:
             self._wake()
 
     def take(self) -> T:
@@ -101,15 +102,16 @@ class Queue(Generic[T]):
             raise RuntimeError("one Iteration has one reader")
         loop = asyncio.get_running_loop()
         future = loop.create_future()
-        self._reader = loop, future
+        self._reader, self._asleep = (loop, future), True
         try:
             if not self.items and not self.ended:  # asked again: another thread may have filled it meanwhile
                 await future
         finally:
-            self._reader = None
+            self._reader, self._asleep = None, False
 
     def _wake(self) -> None:
-        reader, self._reader = self._reader, None  # once: many values may come before it runs
+        self._asleep = False  # woken once: many values may come before it runs
+        reader = self._reader
         if reader is not None:
             loop, future = reader
             call_on(loop, lambda: None if future.done() else future.set_result(None))

@@ -88,6 +88,7 @@ class Post(Request):
         self._connected = False
         self._heard = 0.0  # when the last byte came, by the loop's clock
         self._clock: asyncio.TimerHandle | None = None
+        self._raised: BaseException | None = None  # by the observer, behind a socket read
         self._idle: asyncio.Future[None] | None = None  # while `_push` does what the task else would
         self._tap: Tap | None = None
         self._lingering: bool = False  # as the clock knows it
@@ -154,6 +155,8 @@ class Post(Request):
             except (aiohttp.ClientError, OSError) as error:
                 cut = transport_error(error, "read")
                 block = _left_in(content)
+            if self._raised is not None:
+                raise self._raised
             if block:
                 self._take(block)
                 del block  # or it would be kept until the next one comes
@@ -167,10 +170,13 @@ class Post(Request):
                 if reader.draining and cut is None:
                     await self._drain(next_block)
                 return None
-            if reader.lingering is not self._lingering:
-                self._lingering = reader.lingering
-                self._tick()
+            self._linger()
         return cut
+
+    def _linger(self) -> None:
+        if self._reader.lingering is not self._lingering:
+            self._lingering = self._reader.lingering
+            self._tick()
 
     def _begin(self, content: aiohttp.StreamReader) -> NextBlock:
         if self._tap is None or not self._tap.begin(content, self._push):
@@ -211,10 +217,13 @@ class Post(Request):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:  # noqa: BLE001 - CancelledError, too: the task tells it
-            if not idle.done():
-                idle.set_exception(error)
+            self._raised = error  # not by the future: it is no error of the socket's, whatever its class
         if not idle.done() and (
-            tap.over or self._gate.closed or reader.ended or reader.lingering is not self._lingering
+            self._raised is not None
+            or tap.over
+            or self._gate.closed
+            or reader.ended
+            or reader.lingering is not self._lingering
         ):
             idle.set_result(None)
 

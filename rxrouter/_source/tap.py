@@ -36,7 +36,8 @@ class Tap(asyncio.Protocol):
     def __init__(self, transport: asyncio.Transport, high: int) -> None:
         self.over = False  # aiohttp has the rest
         self._transport = transport
-        self._aiohttp = cast(asyncio.Protocol, transport.get_protocol())
+        below = transport.get_protocol()
+        self._aiohttp: asyncio.Protocol = below.replaced() if isinstance(below, Tap) else cast(asyncio.Protocol, below)
         self._high = high
         self._head = b""  # what is there of it
         self._chunks: PlainChunks | None = None  # where the body is ours
@@ -54,6 +55,11 @@ class Tap(asyncio.Protocol):
             return None if transport is None else cls(transport, high)
         except NotImplementedError:  # a transport of somebody else's loop
             return None
+
+    def replaced(self) -> asyncio.Protocol:
+        """Gives way to the next request's tap: aiohttp has read an answer whose head had no end for us (bare LFs)."""
+        self.over = True
+        return self._aiohttp
 
     def begin(self, content: aiohttp.StreamReader, look: Callable[[], None]) -> bool:
         """Has `look` called behind each socket read; what has come so far is there to be taken.

@@ -24,6 +24,7 @@ from rxrouter import (
     for_each,
     iterate,
 )
+from rxrouter._queue import Overflow, Queue
 from rxrouter.operators import completion, text, usage
 from rxrouter.testing import STORY, Act, Reply, Simulator, answer, chunk, event
 from tests.support import observe, served
@@ -789,3 +790,31 @@ async def test_an_on_completed_that_raises_takes_no_siblings_ending_away() -> No
 
         assert (await observe(shared)).values == ["Hi"]
         assert str(await reported) == "at the end"
+
+
+async def test_a_reader_that_was_given_up_takes_no_place_from_the_next() -> None:
+    queue = Queue[str](10, 5, Overflow.PAUSE)
+
+    async def read() -> list[str]:
+        values: list[str] = []
+        while not queue.ended or queue.items:
+            if queue.items:
+                values.append(queue.take())
+            else:
+                await queue.filled()
+        return values
+
+    given_up = asyncio.create_task(read())
+    await asyncio.sleep(0)
+    queue.on_next("1")
+    given_up.cancel()
+    assert queue.take() == "1"
+    with pytest.raises(RuntimeError, match="one reader"):  # it has not left yet
+        await queue.filled()
+    await asyncio.wait([given_up])
+
+    reading = asyncio.create_task(read())
+    await asyncio.sleep(0)
+    queue.on_next("2")
+    queue.on_completed()
+    assert await reading == ["2"]

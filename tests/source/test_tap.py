@@ -11,7 +11,7 @@ from typing import Any, cast
 import aiohttp
 import pytest
 
-from rxrouter import ChatChunk, OpenRouter, Overflow, SilenceTimeoutError, Timeouts, TransportError
+from rxrouter import ChatChunk, OpenRouter, Overflow, SilenceTimeoutError, StatusError, Timeouts, TransportError
 from rxrouter._source.tap import Tap
 from rxrouter.operators import text
 from rxrouter.testing import FAULTS, Reply, answer
@@ -212,6 +212,49 @@ async def test_a_body_that_nobody_reads_yet_waits_in_the_server() -> None:
     assert transport.is_reading()
     assert aiohttps.got == HEAD + b"\r\n" + LAST
     assert tap.over
+
+
+@pytest.mark.parametrize(
+    "kind", [BrokenPipeError, ConnectionResetError, aiohttp.ClientError, TimeoutError, StopIteration]
+)
+@pytest.mark.parametrize("at", [1, 3, 5])
+async def test_what_an_observer_raises_is_no_error_of_the_socket(kind: type[Exception], at: int) -> None:
+    finish = b'data: {"id":"g","choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
+    usage = b'data: {"id":"g","choices":[],"usage":{"cost":1}}\n\n'
+    async with written([HEAD + b"\r\n", *(coded(event) for event in (*WORDS, finish, usage, DONE)), LAST]) as (
+        client,
+        gone,
+    ):
+        seen = 0
+        told = asyncio.get_running_loop().create_future()
+
+        def raises(_: ChatChunk) -> None:
+            nonlocal seen
+            seen += 1
+            if seen == at:
+                raise kind("mine")
+
+        client.chat("hi").subscribe(raises, told.set_result, lambda: told.set_result(None))
+        error = await told
+
+        assert type(error) is (RuntimeError if kind is StopIteration else kind)
+        await gone[0].wait()
+
+
+async def test_a_head_with_bare_line_feeds_leaves_nothing_behind() -> None:
+    """aiohttp reads it, and keeps the connection: the next stream on it is a stream."""
+    busy = b"HTTP/1.1 429 Too Many Requests\nContent-Type: application/json\nContent-Length: 2\n\n{}"
+    writes = [busy]
+    async with written(writes) as (client, connections):
+        seen = await observe(client.chat("hi"))
+        assert isinstance(seen.endings[0], StatusError)
+        writes[:] = [HEAD + b"\r\n" + BODY + LAST]
+        for _ in range(2):
+            seen = await observe(client.chat("hi"))
+            assert seen.endings == [None]
+            assert len(seen.values) == 3
+
+        assert len(connections) == 1
 
 
 class _Transport(asyncio.Transport):
