@@ -71,7 +71,7 @@ class Barrier:
 
 
 class Gate(Barrier):
-    """The gate of a source, at which its task waits before it reads on."""
+    """The gate of a source, at which it waits before it reads on."""
 
     __slots__ = ("_loop", "_waiter")
 
@@ -92,11 +92,15 @@ class Gate(Barrier):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    def waiter(self) -> asyncio.Future[None]:
+        """Done when nobody holds the gate any more; by the time that it is seen, somebody may again."""
+        self._waiter = self._loop.create_future()
+        return self._waiter
+
     async def opened(self) -> None:
         """Returns when nobody holds the gate."""
         while self.closed and not self.shut:
-            self._waiter = self._loop.create_future()
-            await self._waiter
+            await self.waiter()
 
 
 class ReaderGate(Barrier):
@@ -169,7 +173,7 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 
 def as_exception(raised: BaseException) -> Exception:
     """What was raised, as something that can be told."""
-    if isinstance(raised, Exception):
+    if isinstance(raised, Exception) and not isinstance(raised, StopIteration):  # which no future takes
         return raised
     error = RuntimeError(f"a callback of a stream raised {type(raised).__name__}")
     error.__cause__ = raised

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import SplitResult, quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
+from weakref import ref
 
 import aiohttp
 import msgspec
@@ -20,7 +21,7 @@ from reactivex import Observable, abc
 from rxrouter._attempt import Attempt
 from rxrouter._continuation import continued
 from rxrouter._errors import ClientClosedError
-from rxrouter._gate import running_loop
+from rxrouter._gate import Gate, running_loop
 from rxrouter._limiter import Limiter
 from rxrouter._source.decode import ChunkReader, EventReader, Reader
 from rxrouter._source.get import Get
@@ -118,7 +119,7 @@ class OpenRouter:
         self._max_event_bytes = max_event_bytes
         self._limiter = limiter
         self._home = Home()
-        self._sessions = _Sessions(session, self._base_url)
+        self._sessions = _Sessions(self._home, session, self._base_url)
         self._receipts = Receipts(self._home)
         self._closing = asyncio.Lock()  # two may close at once, and both want to know when it is done
 
@@ -144,7 +145,8 @@ class OpenRouter:
         request = chat_request(prompt_or_request, fields)
         asked = (request.extra or {}).get("n", request.n)
         choices = asked if isinstance(asked, int) else 1  # what `extra` says is for the server to judge
-        return self._stream("/chat/completions", request.encode(), partial(ChunkReader, choices=choices), request)
+        reader = partial(ChunkReader, self._max_event_bytes, choices)
+        return self._stream("/chat/completions", request.encode(), reader, request)
 
     def events(self, path: str, body: Mapping[str, Any]) -> LoopObservable[ServerSentEvent | Comment]:
         """The layer below: the events and keep-alive comments of any POST that answers with an event stream.
@@ -162,7 +164,7 @@ class OpenRouter:
         """
         if not path.startswith("/"):
             raise ValueError(f"path starts with a slash, not {path!r}")
-        return self._stream(path, msgspec.json.encode(body), EventReader)
+        return self._stream(path, msgspec.json.encode(body), partial(EventReader, self._max_event_bytes))
 
     def models(self) -> LoopObservable[Model]:
         """The catalogue, which is public: it needs no key.
@@ -248,7 +250,11 @@ class OpenRouter:
             raise ValueError("no API key: set OPENROUTER_API_KEY, or pass api_key= (keys: https://openrouter.ai/keys)")
 
     def _stream(
-        self, path: str, body: bytes, reader: Callable[..., Reader], request: ChatRequest | None = None
+        self,
+        path: str,
+        body: bytes,
+        reader: Callable[[Gate, Callable[[Any], None]], Reader],
+        request: ChatRequest | None = None,
     ) -> LoopObservable[Any]:
         self._require_key()
         outgoing = Outgoing(self._base_url + path, self._headers, body)
@@ -260,7 +266,7 @@ class OpenRouter:
                 self._sessions.get,
                 outgoing if again is None else msgspec.structs.replace(outgoing, body=again.encode()),
                 timeouts=self._timeouts,
-                reader=partial(reader, self._max_event_bytes),
+                reader=reader,
                 settle=self._receipts.ended,
                 attempt=Attempt(request, continues=again is not None),
                 observer=observer,
@@ -297,12 +303,15 @@ class OpenRouter:
                 return self._home.scheduler.schedule(refuse)
             return request(observer)
 
+        if limiter is None:
+            return LoopObservable(Direct(send), self._home)
+
         def wait(observer: abc.ObserverBase[Any], _: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-            if limiter is None or self._home.closed:  # nobody has to wait for being told that
+            if self._home.closed:  # nobody has to wait for being told that
                 return send(observer)
             return limiter.enter(observer, send, self._home.scheduler)
 
-        return LoopObservable(Direct(send) if limiter is None else Observable(wait), self._home)
+        return LoopObservable(Observable(wait), self._home)
 
     async def aclose(self) -> None:
         """Ends running streams with ClientClosedError, and returns when every socket is released.
@@ -347,6 +356,7 @@ class OpenRouter:
             running = [task for task in self._home.tasks if task is not current]
             for task in running:
                 task.cancel()
+            await self._home.dismiss()
             if running:
                 await asyncio.wait(running)
             await self._receipts.aclose()
@@ -372,8 +382,10 @@ class OpenRouter:
 class _Sessions:
     """The client's aiohttp session: given, or made with the first request, for aiohttp wants the loop running."""
 
-    def __init__(self, given: aiohttp.ClientSession | None, base_url: str) -> None:
+    def __init__(self, home: Home, given: aiohttp.ClientSession | None, base_url: str) -> None:
+        self._home = ref(home)  # a client that is dropped ends at once
         self._session = given
+        self._own = given is None
         self._guard: AsyncGenerator[None] | None = None
         self._base_url = base_url
 
@@ -386,12 +398,21 @@ class _Sessions:
                 cookie_jar=aiohttp.DummyCookieJar(),  # the edge's cookies are neither needed nor kept
                 proxy=_environment_proxy(self._base_url),
             )
-            self._guard = with_the_loop(self._session.close)
+        if self._guard is None:
+            self._guard = with_the_loop(partial(_end, self._home, self._session if self._own else None))
         return self._session
 
     async def aclose(self) -> None:
         if self._guard is not None:
             await self._guard.aclose()
+
+
+async def _end(home: ref[Home], own: aiohttp.ClientSession | None) -> None:
+    """Ends what runs, and then what it runs on."""
+    if (found := home()) is not None:
+        await found.dismiss()
+    if own is not None:
+        await own.close()
 
 
 def _is_address(parts: SplitResult) -> bool:

@@ -54,10 +54,10 @@ class Reader(ABC):
         self.resume()
 
     def resume(self) -> None:
-        """Delivers what is left of the block."""
+        """Delivers what is left of the block, unless the gate is closed."""
         if self.ended:
             self._discard()
-        else:
+        elif not self._gate.closed:
             self._deliver()
         if self._too_large is not None and not self._gate.closed:
             self._fail(self._too_large)
@@ -124,7 +124,7 @@ class EventReader(Reader):
 class ChunkReader(Reader):
     """Delivers chunks, by the ending table of DESIGN 4.2."""
 
-    def __init__(self, max_event_bytes: int, gate: Gate, on_next: Callable[[Any], None], *, choices: int = 1) -> None:
+    def __init__(self, max_event_bytes: int, choices: int, gate: Gate, on_next: Callable[[Any], None]) -> None:
         super().__init__(max_event_bytes, gate, on_next)
         self._choices = choices  # as many as were asked for; not every provider heeds it
         self._likeness = Likeness()

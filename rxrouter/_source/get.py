@@ -35,17 +35,18 @@ class Get(Request):
         self._decode = decode
         home.call(self._start)
 
-    async def _exchange(self) -> RouterError | None:
+    async def _exchange(self) -> None:
         answer = await self._ask()
         if isinstance(answer, RouterError):
-            return answer
+            self._finish(answer)
+            return
         for value in answer:
             self._observer.on_next(value)
             if self._gate.closed:
                 await self._gate.opened()
                 if self._disposed:
                     break
-        return None
+        self._finish(None)
 
     async def _ask(self) -> Iterable[Any] | RouterError:
         opened = await self._open("GET", sock_read=self._timeouts.silence)

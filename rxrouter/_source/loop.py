@@ -34,7 +34,8 @@ class Home:
 
     def __init__(self, owner: str = "client", way_out: str = "async with OpenRouter() as client: …") -> None:
         self.owner = owner
-        self.tasks: set[asyncio.Task[Any]] = set()  # the client's running requests
+        self.tasks: set[asyncio.Task[Any]] = set()  # what the client's requests need one for
+        self.streams: set[Stream] = set()  # requests that run by callbacks alone
         self.readers = Readers(owner)
         self._way_out = way_out
         self.closed = False
@@ -105,7 +106,14 @@ class Home:
         else:
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._settled(), loop))
 
+    async def dismiss(self) -> None:
+        """Ends the streams that have no task."""
+        for stream in self.streams:
+            stream.stop()
+        await asyncio.sleep(0)
+
     async def _settled(self) -> None:
+        await asyncio.sleep(0)  # a transport that was closed closes its socket in the loop's next turn
         current = asyncio.current_task()
         while waiting := [task for task in self.tasks if task.cancelling() and task is not current]:
             await asyncio.wait(waiting)
@@ -132,6 +140,14 @@ class Home:
             self._end_thread = weakref.finalize(self, _end_thread, loop, stop, thread)
         self._bound = loop, LoopScheduler(loop)
         return self._bound
+
+
+class Stream(Protocol):
+    """A request that nobody could cancel."""
+
+    def stop(self) -> None:
+        """Ends it, in the loop's next turn."""
+        ...
 
 
 class Reader(Protocol):

@@ -6,11 +6,9 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any, TypeVar, overload
 
 from reactivex import ConnectableObservable, Observable, abc
-from reactivex.disposable import SingleAssignmentDisposable
 from reactivex.internal import default_error, noop
 
 from rxrouter._consume import Iteration, Subscription, for_each, iterate, last_value
@@ -55,7 +53,7 @@ class LoopObservable(Observable[T_co]):
     `chunks.pipe(ops.timeout(30))` and `chunks.delay(1)` use timers of the loop, where they would start threads.
     """
 
-    def __init__(self, source: Observable[T_co], home: Home) -> None:
+    def __init__(self, source: abc.ObservableBase[T_co], home: Home) -> None:
         super().__init__()
         self._source = source
         self._home = home
@@ -98,8 +96,8 @@ class LoopObservable(Observable[T_co]):
                 disposable = self._source.subscribe(tell, guard.on_error, guard.on_completed, scheduler=scheduler)
             finally:
                 _thread.subscribing = False
-            guard.subscription.disposable = disposable
-            disposable = guard.subscription
+            guard.guard(disposable)
+            disposable = guard
         return Subscription(disposable, home.settled)
 
     # Narrower than RxPY's, where anything may come out: an Observable comes out as one that can be awaited.
@@ -228,7 +226,7 @@ class LoopObservable(Observable[T_co]):
             subscription.dispose()
 
 
-class Direct(Observable[T_co]):
+class Direct(abc.ObservableBase[T_co]):
     """Serves its subscribers as they are, without the observer that RxPY puts around each.
 
     For a source that tells nothing after its end, or after it was disposed, and that ends a reader that raises by its
@@ -238,8 +236,9 @@ class Direct(Observable[T_co]):
         begin: Serves one observer; what it returns ends that.
     """
 
+    __slots__ = ("_begin",)
+
     def __init__(self, begin: Callable[[abc.ObserverBase[T_co]], abc.DisposableBase]) -> None:
-        super().__init__()
         self._begin = begin
 
     def subscribe(
@@ -252,15 +251,20 @@ class Direct(Observable[T_co]):
     ) -> abc.DisposableBase:
         """Begins."""
         observer: Any = on_next
-        if isinstance(on_next, abc.ObserverBase):
-            return self._begin(observer)
-        told: Any = SimpleNamespace()
-        told.on_next, told.on_error, told.on_completed = (
-            on_next or noop,
-            on_error or default_error,
-            on_completed or noop,
-        )
-        return self._begin(told)
+        if not isinstance(on_next, abc.ObserverBase):
+            observer = _Observer(on_next or noop, on_error or default_error, on_completed or noop)
+        return self._begin(observer)
+
+
+class _Observer:
+    """Three callbacks."""
+
+    __slots__ = ("on_completed", "on_error", "on_next")
+
+    def __init__(self, on_next: Any, on_error: abc.OnError, on_completed: abc.OnCompleted) -> None:
+        self.on_next = on_next
+        self.on_error = on_error
+        self.on_completed = on_completed
 
 
 class _LoopConnectable(LoopObservable[T_co]):
@@ -282,14 +286,14 @@ class _LoopConnectable(LoopObservable[T_co]):
         return LoopObservable(self._connectable.auto_connect(subscriber_count), self._home)
 
 
-class _Guard:
-    """A reader's callbacks; one that raises ends its own chain, by its own `on_error`, whatever is in between.
+class _Guard(abc.DisposableBase):
+    """A reader's subscription; a callback that raises ends its own chain, by its own `on_error`, whatever is between.
 
     Without it the exception would go to whoever delivered the value: a timer, which tells nobody; another reader's
     `share`; a `retry`, which would pay for the reader's mistake again.
     """
 
-    __slots__ = ("__weakref__", "_home", "_on_completed", "_on_error", "_over", "on_reader", "subscription")
+    __slots__ = ("__weakref__", "_chain", "_disposed", "_home", "_on_completed", "_on_error", "_over", "on_reader")
 
     def __init__(
         self,
@@ -306,7 +310,21 @@ class _Guard:
         self._on_error = on_error
         self._on_completed = on_completed
         self._over = False
-        self.subscription = SingleAssignmentDisposable()  # at every end disposed, which lets go of this object, too
+        self._disposed = False
+        self._chain: abc.DisposableBase | None = None
+
+    def guard(self, chain: abc.DisposableBase) -> None:
+        """Disposes of the chain at every end, which lets go of this object, too."""
+        self._chain = chain
+        if self._disposed:  # before there was a chain
+            self.dispose()
+
+    def dispose(self) -> None:
+        """Cancels; from any thread."""
+        self._disposed = True
+        chain, self._chain = self._chain, None
+        if chain is not None:
+            chain.dispose()
 
     def on_next(self, value: Any) -> None:
         try:
@@ -314,7 +332,7 @@ class _Guard:
         except RAISED as raised:  # the reader's, and told to the reader
             error = as_exception(raised)
             self.on_reader = _ignore
-            if self.subscription.is_disposed and not self._over:
+            if self._disposed and not self._over:
                 self._over = True
                 self._home.report(error, "a reader raised after it had left")
             self.on_error(error)
@@ -340,10 +358,10 @@ class _Guard:
 
     def _end(self) -> bool:
         """Whether this is the end: there is one, and none after `dispose`."""
-        if self._over or self.subscription.is_disposed:
+        if self._over or self._disposed:
             return False
         self._over = True
-        self.subscription.dispose()
+        self.dispose()
         return True
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextvars import copy_context
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -36,9 +35,6 @@ _STREAM = "text/event-stream"
 
 # Told of each generation at its end: how that was, its id, and the chunk with its usage, where they are known.
 Settle = Callable[[str, str | None, ChatChunk | None], None]
-
-NextBlock = Callable[[], Awaitable[bytes | None]]
-"""Waits for more of the body: b"" at its end, None when the task is wanted for something else."""
 
 
 class _Body(aiohttp.Payload):
@@ -88,11 +84,13 @@ class Post(Request):
         self._connected = False
         self._heard = 0.0  # when the last byte came, by the loop's clock
         self._clock: asyncio.TimerHandle | None = None
-        self._raised: BaseException | None = None  # by the observer, behind a socket read
-        self._idle: asyncio.Future[None] | None = None  # while `_push` does what the task else would
+        self._brief = False  # as the clock knows it: what is still to come is not waited for as long
         self._tap: Tap | None = None
-        self._lingering: bool = False  # as the clock knows it
         home.call(self._start)
+
+    def stop(self) -> None:
+        """Ends it in the loop's next turn, if there is no task that somebody may cancel."""
+        self._loop.call_soon(self._cut_off, ClientClosedError(), context=self._context)
 
     def _start(self) -> None:
         if not self._disposed:
@@ -113,140 +111,155 @@ class Post(Request):
     def _stopped(self) -> Exception | None:
         return self._reader.outcome(self._cut or ClientClosedError())
 
+    def _cut_off(self, why: RouterError) -> None:
+        if self._task is None:
+            self._finish(self._reader.outcome(why))
+        else:  # it holds what has to be let go of
+            self._cut = why
+            self._task.cancel()
+
     def _release(self) -> None:
         self._attempt.paused = False
         self._stop_clock()
-        self._tap = None
+        if self._tap is not None:
+            self._tap.forget()
+            self._tap = None
         super()._release()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        super()._ended(task)
-        response = self._response
-        refused = response is not None and response.content_type != _STREAM
-        if self._connected and (self._generation_id or not refused):  # else nothing was generated
-            self._settle(self._how, self._generation_id, self._reader.billed)
+    def _finish(self, error: Exception | None) -> None:
+        if self._finished:
+            return
+        self._home.streams.discard(self)
+        try:
+            super()._finish(error)
+        finally:
+            response = self._response
+            refused = response is not None and response.content_type != _STREAM
+            if self._connected and (self._generation_id or not refused):  # else nothing was generated
+                self._settle(self._how, self._generation_id, self._reader.billed)
 
-    async def _exchange(self) -> RouterError | None:
+    async def _exchange(self) -> None:
         opened = await self._open(  # the body in no name, which would keep it for as long as the stream
             "POST", data=_Body(self._outgoing.body, self._connect, self._alive), read_bufsize=_READ_BYTES
         )
         if isinstance(opened, RouterError):
-            return opened
+            self._finish(opened)
+            return
         self._attempt.headers = self._now()
         self._attempt.generation_id = opened.headers.get("X-Generation-Id")
         kind = opened.content_type if "Content-Type" in opened.headers else ""
-        if opened.status == OK and kind == _STREAM:
-            return self._reader.outcome(await self._read(opened))
-        self._stop_clock()  # a page has clocks of its own, that end it, and not what it says
-        if opened.status != OK:
-            return await self._refused(opened)
+        if opened.status != OK or kind != _STREAM:
+            self._stop_clock()  # a page has clocks of its own, that end it, and not what it says
+            self._finish(await (self._no_stream(opened, kind) if opened.status == OK else self._refused(opened)))
+        elif not self._flow(opened.content):
+            await self._pull(opened.content)
+
+    async def _no_stream(self, response: aiohttp.ClientResponse, kind: str) -> RouterError:
         as_json = kind == "application/json"
-        page, cut = await self._page(opened.content, None if as_json else PAGE_SECONDS)
+        page, cut = await self._page(response.content, None if as_json else PAGE_SECONDS)
         return body_error(page) or (cut if as_json else None) or ContentTypeError(kind, page)
 
-    async def _read(self, response: aiohttp.ClientResponse) -> RouterError | None:
-        """Has the reader fed until the end; returns what cut the body, None if it came to its end."""
-        reader, gate, content = self._reader, self._gate, response.content
-        next_block = self._begin(content)
+    async def _pull(self, content: aiohttp.StreamReader) -> None:
+        """Feeds what aiohttp reads."""
         cut: TransportError | None = None
-        while cut is None:
+        while not self._finished:
             try:
-                block = await next_block()
+                block = await content.readany()
             except (aiohttp.ClientError, OSError) as error:
                 cut = transport_error(error, "read")
                 block = _left_in(content)
-            if self._raised is not None:
-                raise self._raised
-            if block:
-                self._take(block)
-                del block  # or it would be kept until the next one comes
-            elif block is not None:
-                break
-            elif not gate.closed:
-                reader.resume()
-            if gate.closed and not await self._opened():
-                return None
-            if reader.ended:
-                if reader.draining and cut is None:
-                    await self._drain(next_block)
-                return None
-            self._linger()
-        return cut
+            at_end = not block
+            self._feed(block)
+            del block  # or it would be kept until the next one comes
+            while self._gate.closed and not self._finished:
+                self._attempt.paused = True
+                await self._gate.opened()
+                if self._disposed:
+                    return
+                self._resume()
+            self._look()
+            if at_end or cut is not None:
+                self._finish(self._reader.outcome(cut))
 
-    def _linger(self) -> None:
-        if self._reader.lingering is not self._lingering:
-            self._lingering = self._reader.lingering
-            self._tick()
-
-    def _begin(self, content: aiohttp.StreamReader) -> NextBlock:
-        if self._tap is None or not self._tap.begin(content, self._push):
-            return content.readany
-        self._context = copy_context()
-        return partial(self._unpushed, self._tap, content)
-
-    async def _opened(self) -> bool:
-        """Waits at the gate, and has the reader deliver what it still has; False if there is no reader any more."""
-        gate, attempt = self._gate, self._attempt
-        while gate.closed:
-            attempt.paused = True
-            await gate.opened()
-            if self._disposed:
-                return False
-            self._heard = self._loop.time()
-            attempt.paused, attempt.resumed = False, self._now()
-            self._reader.resume()
+    def _flow(self, content: aiohttp.StreamReader) -> bool:
+        """Has the tap feed what comes, without a task, a turn of the loop a read, and not two; False if it can't."""
+        tap, context = self._tap, self._context
+        assert context is not None  # noqa: S101 - it was started
+        run: Any = context.run
+        if tap is None or not tap.begin(content, partial(run, self._arrived)):
+            self._tap = None
+            return False
+        self._task = None
+        self._home.streams.add(self)
+        self._arrived(tap.flow())
         return True
 
-    def _take(self, block: bytes) -> None:
+    def _arrived(self, block: bytes) -> None:
+        self._feed(block)
+        reader = self._reader
+        tap = self._tap
+        if tap is not None and (tap.over or self._gate.closed or reader.ended or reader.lingering is not self._brief):
+            self._look()
+
+    def _feed(self, block: bytes | None) -> None:
+        """Has the reader deliver: what the block completes, or with None, what is left of the last one."""
         reader = self._reader
         seen = reader.seen
-        reader.feed(block)
-        if reader.seen != seen or not reader.proven:  # comments say nothing of an answer that is all there
-            self._heard = self._loop.time()
-
-    def _push(self) -> None:
-        """Feeds what a socket read has brought; wakes the task when there is something for it to see to.
-
-        So a chunk costs one turn of the loop, and not two.
-        """
-        idle, tap, reader = self._idle, self._tap, self._reader
-        if idle is None or idle.done() or tap is None:
-            return  # the task is at work, and finds it
         try:
-            self._context.run(self._take, tap.take())
+            if block is None:
+                reader.resume()
+            else:
+                reader.feed(block)
         except (SystemExit, KeyboardInterrupt):
             raise
-        except BaseException as error:  # noqa: BLE001 - CancelledError, too: the task tells it
-            self._raised = error  # not by the future: it is no error of the socket's, whatever its class
-        if not idle.done() and (
-            self._raised is not None
-            or tap.over
-            or self._gate.closed
-            or reader.ended
-            or reader.lingering is not self._lingering
-        ):
-            idle.set_result(None)
+        except BaseException as raised:  # noqa: BLE001 - CancelledError, too, is the observer's
+            self._fail(raised)
+        if reader.seen != seen or not (reader.proven or reader.ended):  # comments say nothing of what is all there
+            self._heard = self._loop.time()
 
-    async def _unpushed(self, tap: Tap, content: aiohttp.StreamReader) -> bytes | None:
-        """The next block that `_push` has not fed; None when that wants the task to look."""
-        if block := tap.take():
-            return block
-        if tap.over:
-            return await content.readany()
-        self._idle = self._loop.create_future()
-        try:
-            await self._idle
-        finally:
-            self._idle = None
-        return None
+    def _look(self) -> None:
+        """Sees to what has come of the last block: a gate that closed, the end, or less to wait for."""
+        reader, tap = self._reader, self._tap
+        if self._finished:
+            return
+        if self._gate.closed:
+            if tap is not None and not self._attempt.paused:
+                tap.hold()
+                self._attempt.paused = True
+                self._gate.waiter().add_done_callback(self._reopened, context=self._context)
+        elif reader.ended and not reader.draining:
+            self._finish(reader.outcome(None))
+        elif tap is not None and tap.over:
+            self._flowed(tap)
+        elif (brief := reader.lingering or reader.ended) is not self._brief:
+            self._brief = brief
+            self._heard = self._loop.time()
+            self._tick()
 
-    async def _drain(self, next_block: NextBlock) -> None:
-        try:
-            async with asyncio.timeout(_DRAIN_SECONDS):
-                while (block := await next_block()) != b"":
-                    self._reader.feed(block or b"")
-        except (TimeoutError, aiohttp.ClientError, OSError):
-            pass
+    def _flowed(self, tap: Tap) -> None:
+        """The rest is aiohttp's: nothing, as a rule."""
+        self._tap = None
+        if tap.content.at_eof():
+            self._finish(self._reader.outcome(None))
+        else:  # in a turn of its own: an eager task would enter our context a second time
+            self._loop.call_soon(self._pull_on, tap.content)
+
+    def _pull_on(self, content: aiohttp.StreamReader) -> None:
+        if not self._finished:
+            self._begin(self._run(partial(self._pull, content)))
+
+    def _resume(self) -> None:
+        """Has delivered what a closed gate has kept."""
+        if not self._finished:
+            self._heard = self._loop.time()
+            self._attempt.paused, self._attempt.resumed = False, self._now()
+            self._feed(None)
+
+    def _reopened(self, _: asyncio.Future[None]) -> None:
+        self._resume()
+        if self._tap is not None and not self._gate.closed:
+            self._feed(self._tap.flow())
+        self._look()
 
     def _connect(self, writer: AbstractStreamWriter) -> None:
         """The connection stands."""
@@ -268,25 +281,26 @@ class Post(Request):
         """The one timer of a request: armed once a period, not once a read."""
         self._stop_clock()
         limit = self._timeouts.silence
-        if self._reader.lingering:
+        if self._brief:
             limit = min(limit or _DRAIN_SECONDS, _DRAIN_SECONDS)
-        if limit is None or self._over:
+        if limit is None or self._finished:
             return
         now = self._loop.time()
         if self._gate.closed:
             self._heard = now  # it is we who don't read
         if (left := self._heard + limit - now) > 0:
-            self._clock = self._loop.call_later(left, self._tick)
+            self._clock = self._loop.call_later(left, self._tick, context=self._context)
         else:
             # If the loop was blocked, a timer is due before the bytes that have come meanwhile are seen.
-            self._clock = self._loop.call_later(_SECOND_LOOK_SECONDS, self._look_again, self._heard, limit)
+            self._clock = self._loop.call_later(
+                _SECOND_LOOK_SECONDS, self._look_again, self._heard, limit, context=self._context
+            )
 
     def _look_again(self, heard: float, limit: float) -> None:
         if self._heard != heard or self._gate.closed:
             self._tick()
-        elif self._task is not None:
-            self._cut = SilenceTimeoutError(limit)
-            self._task.cancel()
+        else:
+            self._cut_off(SilenceTimeoutError(limit))
 
 
 def _left_in(content: aiohttp.StreamReader) -> bytes:

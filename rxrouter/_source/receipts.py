@@ -139,6 +139,7 @@ class Receipts:
             task.cancel()
 
     async def _close(self) -> None:
+        await self._home.dismiss()  # there is a receipt for each
         pending = tuple(self._pending)
         self._cancel()
         if pending:

@@ -1,10 +1,11 @@
-"""One subscription is one request: a task on the client's loop, one ending, which comes after the release."""
+"""One subscription is one request: on the client's loop, with one ending, which comes after the release."""
 
 from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context, copy_context
 from typing import Any, Literal
 
 import aiohttp
@@ -51,8 +52,9 @@ class Outgoing(Struct, frozen=True):
 class Request(abc.DisposableBase):
     """The request of one subscription.
 
-    The subscriber's side is `observer` and `dispose()`. On the loop there is one task, which ends with the request;
-    nothing is delivered after `dispose()`, and the terminal event only when the socket is released.
+    The subscriber's side is `observer` and `dispose()`. On the loop there is a task until the answer's head is there,
+    or its end; all that is done, is done in one context. Nothing is delivered after `dispose()`, and the terminal event
+    only when the socket is released.
     """
 
     def __init__(
@@ -70,10 +72,12 @@ class Request(abc.DisposableBase):
         self._observer = observer
         self._loop = home.bind()
         self._gate = Gate(self._loop)
-        self._task: asyncio.Task[None] | None = None
+        self._context: Context | None = None
+        self._task: asyncio.Task[None] | None = None  # None again when it is callbacks that go on
         self._response: aiohttp.ClientResponse | None = None
         self._disposed = False
         self._over = False  # the terminal event is out, or about to be
+        self._finished = False  # so is the socket, and nothing more is done
         self._how = "cancelled"  # it ended: this, "completed", or the name of the error's class
         self._began = 0.0
 
@@ -85,8 +89,8 @@ class Request(abc.DisposableBase):
             self._home.call(self._kill)
 
     @abstractmethod
-    async def _exchange(self) -> RouterError | None:
-        """Asks, and delivers what is answered; returns what it ended with, None if it is complete."""
+    async def _exchange(self) -> None:
+        """Asks, and has delivered what is answered; then `_finish` says what that ended with, at once or later."""
 
     def _stopped(self) -> Exception | None:
         """What an exchange ended with that somebody else has stopped: the client that closes, or its loop."""
@@ -106,43 +110,70 @@ class Request(abc.DisposableBase):
         if self._disposed:
             return
         self._began = self._loop.time()
-        self._task = self._loop.create_task(self._run(), name="rxrouter request")
-        self._home.tasks.add(self._task)
-        self._task.add_done_callback(self._ended)
+        self._context = copy_context()
+        self._begin(self._run(self._enter))
+
+    def _begin(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(coroutine, name="rxrouter request", context=self._context)
+        if not task.done():  # under an eager task factory it may be
+            self._task = task
+            self._home.tasks.add(task)
+            task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._home.tasks.discard(task)
-        if task.cancelled() and not self._over:  # by others, before its first step: `_run` would have told
-            self._end(ClientClosedError())
+        if task is self._task:
+            self._task = None
+        if task.cancelled():  # by others, before its first step: `_run` would have told
+            self._finish(ClientClosedError())
 
     def _kill(self) -> None:
         self._release()
         if self._task is not None:
             self._task.cancel()
+        else:
+            self._finish(None)
 
-    async def _run(self) -> None:
+    async def _enter(self) -> None:
         self._gate.enter()
-        self._task = asyncio.current_task()  # under an eager task factory, `_start` comes to it only later
-        error: Exception | None
+        if self._home.closed:  # by another thread
+            self._finish(ClientClosedError())
+        else:
+            await self._exchange()
+
+    async def _run(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Has a task do what only a task can; whatever is raised is how this request ends."""
+        task = self._task = asyncio.current_task()  # under an eager task factory, `_begin` comes to it only later
         try:
-            error = ClientClosedError() if self._home.closed else await self._exchange()  # closed by another thread
+            await work()
         except asyncio.CancelledError as cancelled:
             if self._disposed:
                 raise
-            stopped = self._task is not None and self._task.cancelling()
-            error = self._stopped() if stopped else as_exception(cancelled)
-        except Exception as raised:  # noqa: BLE001 - ours, or the observer's: either is how this chain ends
-            error = raised
-            if self._disposed:
-                self._home.report(raised, "a reader raised after it had left")
-        finally:
-            self._gate.left = True
-            self._release()
-        self._end(error)
+            if task is not None and task.cancelling():
+                self._finish(self._stopped())
+            else:
+                self._fail(cancelled)
+        except Exception as raised:  # noqa: BLE001 - ours, or the observer's
+            self._fail(raised)
+
+    def _fail(self, raised: BaseException) -> None:
+        """Ends with what was raised, by us or by the observer."""
+        error = as_exception(raised)
+        if self._disposed:
+            self._home.report(error, "a reader raised after it had left")
+        self._finish(error)
+
+    def _finish(self, error: Exception | None) -> None:
+        """Lets go of the socket, then tells what it ended with, None if it is complete; once."""
+        if self._finished:
+            return
+        self._finished = True
+        self._gate.left = True
+        self._release()
+        if not self._disposed:
+            self._end(error)
 
     def _end(self, error: Exception | None) -> None:
-        if self._disposed:
-            return
         self._over = True
         if error is None or isinstance(error, RouterError):  # else a reader raised, and so has left
             self._how = "completed" if error is None else type(error).__name__

@@ -31,7 +31,22 @@ class Tap(asyncio.Protocol):
         high: How many bytes may wait for being taken; with more, the socket is read no further.
     """
 
-    __slots__ = ("_aiohttp", "_blocks", "_chunks", "_content", "_head", "_high", "_look", "_size", "_transport", "over")
+    __slots__ = (
+        "_aiohttp",
+        "_blocks",
+        "_chunks",
+        "_flows",
+        "_head",
+        "_high",
+        "_size",
+        "_take",
+        "_transport",
+        "content",
+        "over",
+    )
+
+    content: aiohttp.StreamReader
+    """Where aiohttp gives what it gets of the body."""
 
     def __init__(self, transport: asyncio.Transport, high: int) -> None:
         self.over = False  # aiohttp has the rest
@@ -41,10 +56,10 @@ class Tap(asyncio.Protocol):
         self._high = high
         self._head = b""  # what is there of it
         self._chunks: PlainChunks | None = None  # where the body is ours
-        self._blocks: list[bytes] = []  # what they held, and nobody has taken
+        self._blocks: list[bytes] = []  # what they held, while nobody takes it
         self._size = 0
-        self._content: aiohttp.StreamReader | None = None
-        self._look: Callable[[], None] = _ignore
+        self._flows = False
+        self._take: Callable[[bytes], None] | None = None
         transport.set_protocol(self)
 
     @classmethod
@@ -61,56 +76,68 @@ class Tap(asyncio.Protocol):
         self.over = True
         return self._aiohttp
 
-    def begin(self, content: aiohttp.StreamReader, look: Callable[[], None]) -> bool:
-        """Has `look` called behind each socket read; what has come so far is there to be taken.
+    def begin(self, content: aiohttp.StreamReader, take: Callable[[bytes], None]) -> bool:
+        """Whether the body is ours; if not, it is all with aiohttp. What has come so far waits for `flow`.
 
         Args:
             content: Where aiohttp gives what it gets of the body.
-            look: Called until all is with aiohttp; `over` tells that.
-
-        Returns: whether the body is ours. If not, it is all with aiohttp.
+            take: Gets what each socket read has brought; last, when all is with aiohttp, which `over` tells.
         """
         chunks = self._chunks
         if chunks is None:
             return False
-        self._content, self._look = content, look
+        self.content, self._take = content, take
         content.on_eof(self._leave)  # before the connection is used again
         if chunks.rest is not None and not self.over:
             self._hand_over(chunks.rest)
         return True
 
-    def take(self) -> bytes:
-        """What was received and not taken yet, without waiting for more."""
-        blocks = self._blocks
-        data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
-        blocks.clear()
+    def flow(self) -> bytes:
+        """Has `take` called from now on; what it has missed."""
+        self._flows = True
+        data = b"".join(self._blocks)
+        self._blocks.clear()
         if self._size > self._high:
             self._transport.resume_reading()
         self._size = 0
         return data
 
+    def hold(self) -> None:
+        """Keeps what comes until `flow`; not without bounds, the socket is read no further."""
+        self._flows = False
+
+    def forget(self) -> None:
+        """Calls nobody any more."""
+        self._flows, self._take = False, None
+
     def data_received(self, data: bytes) -> None:
+        chunks = self._chunks
         if self.over:
             self._aiohttp.data_received(data)
-        elif self._chunks is None:
+        elif chunks is None:
             self._read_head(data)
+        elif self._flows and self._take is not None:
+            blocks = chunks.feed(bytes(data))  # no copy, but on Windows, whose loop has bytearrays
+            if chunks.rest is not None:
+                self._hand_over(chunks.rest)
+            self._take(blocks[0] if len(blocks) == 1 else b"".join(blocks))
         else:
-            self._unchunk(self._chunks, data)
-        self._look()
+            self._keep(chunks, data)
 
     def eof_received(self) -> bool | None:
         return self._aiohttp.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        chunks, content = self._chunks, self._content
+        chunks = self._chunks
         if chunks is not None and chunks.rest is not None and not self.over:
             self._hand_over(chunks.rest)
         self.over = True
         self._aiohttp.connection_lost(exc)
-        if content is not None and not content.is_eof() and content.exception() is None:
+        if self._take is not None and not self.content.is_eof() and self.content.exception() is None:
             # aiohttp closes the connection when it can't read a chunk, and tells nobody who waits for one (3.14).
-            content.set_exception(aiohttp.ClientPayloadError("a chunk is damaged"))
-        self._look()
+            self.content.set_exception(aiohttp.ClientPayloadError("a chunk is damaged"))
+        if self._flows and self._take is not None:
+            self._take(b"")
 
     def pause_writing(self) -> None:
         self._aiohttp.pause_writing()
@@ -118,10 +145,10 @@ class Tap(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._aiohttp.resume_writing()
 
-    def _unchunk(self, chunks: PlainChunks, data: bytes) -> None:
-        self._blocks += chunks.feed(bytes(data))  # no copy, but on Windows, whose loop has bytearrays
+    def _keep(self, chunks: PlainChunks, data: bytes) -> None:
+        self._blocks += chunks.feed(bytes(data))
         self._size += len(data)
-        if chunks.rest is not None and self._content is not None:
+        if chunks.rest is not None and self._take is not None:
             self._hand_over(chunks.rest)
         elif self._size > self._high:
             self._transport.pause_reading()
@@ -143,7 +170,7 @@ class Tap(asyncio.Protocol):
             if end and _is_plain_stream(head):
                 self._chunks = PlainChunks()
                 self._aiohttp.data_received(data[: len(data) - len(behind)])
-                self._unchunk(self._chunks, behind)
+                self._keep(self._chunks, behind)
                 return
             self._head = seen
             if end or len(seen) > _HEAD_BYTES:
@@ -165,7 +192,3 @@ def _is_plain_stream(head: bytes) -> bool:
         and _TYPE.search(head) is not None
         and head.count(b"\r\ncontent-type") == 1
     )
-
-
-def _ignore() -> None:
-    pass

@@ -33,10 +33,10 @@ class PlainChunks:
             return []
         if self._start:
             data, self._start = self._start + data, b""
-        if self._are_small and not self._left:
-            lines = data.split(b"\r\n")
-            if len(lines) == 3 and not lines[2] and _sizes.get(lines[0]) == len(lines[1]):  # noqa: PLR2004
-                return [lines[1]]  # one chunk in one read, as a model types
+        if not self._left and data.endswith(b"\r\n"):
+            size, _, chunk = data[:-2].partition(b"\r\n")
+            if _sizes.get(size) == len(chunk):
+                return [chunk]  # one chunk in one read, as a model types
         return self._take_apart(data)
 
     def _take_apart(self, data: bytes) -> list[bytes]:

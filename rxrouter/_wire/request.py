@@ -289,21 +289,26 @@ _DEEP: dict[str, Any] = {
     "provider": dict[str, Any],
     "stop": str | Annotated[list[str], Meta(max_length=4)],
 }
-_CHECKS: dict[str, Any] = {**get_type_hints(ChatRequest, include_extras=True), **_DEEP}
+# Structs of one field: what msgspec must know of a struct it keeps, of a bare type it finds it out each time (10 µs).
+_CHECKS = {
+    name: msgspec.defstruct("_Check", [(name, kind)])
+    for name, kind in {**get_type_hints(ChatRequest, include_extras=True), **_DEEP}.items()
+}
 _checked_fields: Callable[[ChatRequest], tuple[Any, ...]] = attrgetter(*_CHECKS)  # 2 µs; one at a time, 8
 
 
-def _check(name: str, value: Any, kind: Any) -> None:
+def _check(name: str, value: Any, kind: type[Struct]) -> None:
     try:
         plain = msgspec.to_builtins(value, builtin_types=(bytes, bytearray, memoryview))  # they are no text
     except TypeError as error:
         raise TypeError(f"{name} can't be sent as JSON: {error}") from None
     try:
-        msgspec.convert(plain, kind)
+        msgspec.convert({name: plain}, kind)
     except msgspec.ValidationError as error:
         # "Expected `float` <= 2.0": the range is wrong; "Expected `float`, got `str`": the type is.
         fault = TypeError if ", got `" in str(error) else ValueError
-        raise fault(f"{name}: {str(error).replace('$', name)}") from None
+        what = str(error).removesuffix(f" - at `$.{name}`").replace(f"$.{name}", name)
+        raise fault(f"{name}: {what}") from None
     if name == "tools":
         for tool in plain:
             if tool["type"] == "function" and not tool.get("function"):

@@ -185,7 +185,7 @@ def run(blocks: Iterable[bytes], choices: int, holds: Sequence[int]) -> tuple[li
         values.append(value.raw.decode(errors="replace").encode())
         gate.closed = bool(next(pauses, 0) & 1)
 
-    used = ChunkReader(1 << 20, gate, note, choices=choices)
+    used = ChunkReader(1 << 20, choices, gate, note)
     for block in blocks:
         used.feed(block)
         while gate.closed:

@@ -53,7 +53,7 @@ async def test_cost_of_a_chunk_s_json() -> None:
         return COUNT
 
     async def feed(stream: Sequence[bytes]) -> int:
-        reader = ChunkReader(1 << 26, Gate(asyncio.get_running_loop()), ignore)
+        reader = ChunkReader(1 << 26, 1, Gate(asyncio.get_running_loop()), ignore)
         for block in stream:
             reader.feed(block)
         assert reader.seen >= COUNT

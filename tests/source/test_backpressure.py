@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -41,6 +41,7 @@ from rxrouter import (
 )
 from rxrouter._gate import Barrier, Gate, current_gates
 from rxrouter._queue import Queue
+from rxrouter._source.decode import ChunkReader, EventReader, Reader
 from rxrouter._wire.chunk import Choice, Delta, FunctionDelta, ToolCallDelta, Usage
 from rxrouter._wire.completion import ChatCompletion
 from rxrouter._wire.fold import CompletionFold
@@ -604,6 +605,20 @@ async def test_reader_that_was_quicker_than_the_gate_is_not_left_before_a_closed
 
 
 # The gate
+
+
+@pytest.mark.parametrize("kind", [partial(ChunkReader, 1000, 1), partial(EventReader, 1000)])
+async def test_what_comes_while_the_gate_is_held_waits_for_its_release(kind: Callable[..., Reader]) -> None:
+    gate, seen = Gate(asyncio.get_running_loop()), list[Any]()
+    reader = kind(gate, seen.append)
+
+    gate.hold()
+    reader.feed(chunk({"content": "one"}) + chunk({"content": "two"}))
+    assert not seen
+    gate.release()
+    reader.resume()
+
+    assert len(seen) == 2
 
 
 async def test_gate_is_open_until_somebody_holds_it() -> None:

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import aiohttp
 import pytest
 import reactivex
 from reactivex import Observable, abc, operators as ops
@@ -344,6 +345,22 @@ def test_shutting_a_loop_down_under_a_stream_is_the_client_being_closed() -> Non
 
     assert [type(ending) for ending in seen.endings] == [ClientClosedError]
     assert not [str(warning.message) for warning in warned]
+
+
+def test_shutting_a_loop_down_ends_a_stream_on_somebody_elses_session() -> None:
+    seen = Observed[ChatChunk]()
+
+    async def leave_running(simulator: Simulator) -> None:
+        client = OpenRouter("sk-test", base_url=simulator.base_url, session=aiohttp.ClientSession())
+        client.chat("hi").subscribe(seen.on_next, seen.on_error, seen.on_completed)
+        await until(lambda: len(seen.values) == 3)
+
+    with Simulator(SILENT) as simulator, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the session that its owner leaves open
+        asyncio.run(leave_running(simulator))
+        gc.collect()
+
+    assert [type(ending) for ending in seen.endings] == [ClientClosedError]
 
 
 def test_shutting_a_loop_down_under_a_stream_that_has_not_begun_is_the_client_being_closed() -> None:

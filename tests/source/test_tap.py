@@ -14,8 +14,8 @@ import pytest
 from rxrouter import ChatChunk, OpenRouter, Overflow, SilenceTimeoutError, StatusError, Timeouts, TransportError
 from rxrouter._source.tap import Tap
 from rxrouter.operators import text
-from rxrouter.testing import FAULTS, Reply, answer
-from tests.support import Observed, observe, served
+from rxrouter.testing import FAULTS, Act, Reply, answer
+from tests.support import Observed, observe, served, until
 
 
 @pytest.fixture(params=["pushed", "pulled"])
@@ -86,6 +86,36 @@ async def test_a_reader_that_raises_closes_the_request_in_the_midst_of_a_read() 
         assert isinstance(await told, LookupError)
         await simulator.exchanges[0].over.wait()
         assert simulator.exchanges[0].left_at is not None
+
+
+@pytest.mark.usefixtures("way")
+async def test_what_is_no_exception_ends_the_stream_once_and_closes_it() -> None:
+    class Stop(BaseException):
+        pass
+
+    async with served(Reply.of(answer("one two three four"), rate=1000)) as (client, simulator):
+        told: list[Exception] = []
+
+        def raises(_: ChatChunk) -> None:
+            raise Stop
+
+        client.chat("hi").subscribe(raises, told.append)
+
+        await until(lambda: bool(told))
+        await simulator.exchanges[0].over.wait()
+        assert [type(error.__cause__) for error in told] == [Stop]
+        assert simulator.exchanges[0].left_at is not None
+
+
+async def test_a_stream_that_flows_has_no_task() -> None:
+    async with served(Reply([*answer("one two three")[:4], Act.HANG])) as (client, simulator):
+        seen = Observed[ChatChunk]()
+        subscription = client.chat("hi").subscribe(seen.on_next)
+        await until(lambda: bool(seen.values))
+
+        assert not [task for task in asyncio.all_tasks() if task.get_name() == "rxrouter request"]
+        await subscription.aclose()
+        await simulator.exchanges[0].over.wait()
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
@@ -207,8 +237,8 @@ async def test_a_body_that_nobody_reads_yet_waits_in_the_server() -> None:
     assert aiohttps.got == HEAD + b"\r\n"
 
     content = aiohttp.StreamReader(cast(Any, aiohttps), 1000, loop=asyncio.get_running_loop())
-    assert tap.begin(content, lambda: None)
-    assert tap.take() == b"x" * 600 + b"y" * 600
+    assert tap.begin(content, lambda _: None)
+    assert tap.flow() == b"x" * 600 + b"y" * 600
     assert transport.is_reading()
     assert aiohttps.got == HEAD + b"\r\n" + LAST
     assert tap.over

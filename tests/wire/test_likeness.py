@@ -146,7 +146,7 @@ def test_learning_ends_where_no_chunk_is_like_another() -> None:
 def test_an_image_is_not_copied_to_be_compared() -> None:
     loop = asyncio.new_event_loop()  # a gate wants one; nothing runs on it
     loop.close()
-    reader = ChunkReader(1 << 26, Gate(loop), lambda _: None)
+    reader = ChunkReader(1 << 26, 1, Gate(loop), lambda _: None)
     for _ in range(3):
         reader.feed(b"data: " + encoded(said("x")) + b"\n\n")
     event = b"data: " + encoded(said("y" * (8 << 20))) + b"\n\n"
