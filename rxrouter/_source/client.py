@@ -291,25 +291,14 @@ class OpenRouter:
     def _cold(
         self, request: Callable[[abc.ObserverBase[Any]], abc.DisposableBase], limiter: Limiter | None = None
     ) -> LoopObservable[Any]:
-        """A request for each subscription; none once the client is closed."""
-
-        def send(observer: abc.ObserverBase[Any]) -> abc.DisposableBase:
-            if self._home.closed:  # told in the loop's next turn: a `retry` above would else never come to an end
-
-                def refuse(scheduler: abc.SchedulerBase, state: object = None) -> abc.DisposableBase | None:
-                    observer.on_error(ClientClosedError())
-                    return None
-
-                return self._home.scheduler.schedule(refuse)
-            return request(observer)
-
+        """A request for each subscription."""
         if limiter is None:
-            return LoopObservable(Direct(send), self._home)
+            return LoopObservable(Direct(request), self._home)
 
         def wait(observer: abc.ObserverBase[Any], _: abc.SchedulerBase | None = None) -> abc.DisposableBase:
             if self._home.closed:  # nobody has to wait for being told that
-                return send(observer)
-            return limiter.enter(observer, send, self._home.scheduler)
+                return request(observer)
+            return limiter.enter(observer, request, self._home.scheduler)
 
         return LoopObservable(Observable(wait), self._home)
 

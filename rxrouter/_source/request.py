@@ -136,7 +136,7 @@ class Request(abc.DisposableBase):
 
     async def _enter(self) -> None:
         self._gate.enter()
-        if self._home.closed:  # by another thread
+        if self._home.closed:  # told in a turn of its own: a `retry` above would else never come to an end
             self._finish(ClientClosedError())
         else:
             await self._exchange()
