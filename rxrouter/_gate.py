@@ -17,7 +17,7 @@ _scope: ContextVar[set[Barrier] | None] = ContextVar("rxrouter_scope", default=N
 class Barrier:
     """What consumers that are behind hold; the slowest wins.
 
-    A source sets its own in its task's context, which every synchronous operator and timer of the loop below it
+    A source sets its own in its context, which every synchronous operator and timer of the loop below it
     inherits: so a consumer finds the gate of whatever brought it the value, any number of operators away. Timers that
     an operator made at its subscription, before there was a source (`buffer_with_time`), have no gate in their context;
     for them a consumer opens a `scope`, in which the sources below its subscription leave their gates.
@@ -32,7 +32,7 @@ class Barrier:
         self._holds = 0
 
     def enter(self) -> None:
-        """Makes this the gate of the running task and of all that its values reach."""
+        """Makes this the gate of the running context, and of all that its values reach."""
         _gate.set(self)
         self.offer()
 
