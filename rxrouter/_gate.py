@@ -92,6 +92,11 @@ class Gate(Barrier):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    def leave(self) -> None:
+        """There is no source any more, and nobody who waits."""
+        self.left = True
+        self._waiter = None
+
     def waiter(self) -> asyncio.Future[None]:
         """Done when nobody holds the gate any more; by the time that it is seen, somebody may again."""
         self._waiter = self._loop.create_future()

@@ -39,6 +39,7 @@ from rxrouter._wire.sse import MAX_EVENT_BYTES, Comment, ServerSentEvent
 A = TypeVar("A", bound=Received)
 
 BASE_URL = "https://openrouter.ai/api/v1"
+_LAST_TURNS = 16  # of a loop that shuts down; a `retry` takes two of them for each of its tries
 _CLOSE_SECONDS = 5.0  # a loop that has not closed a client by then is stuck in somebody's on_next
 
 
@@ -399,7 +400,12 @@ class _Sessions:
 async def _end(home: ref[Home], own: aiohttp.ClientSession | None) -> None:
     """Ends what runs, and then what it runs on."""
     if (found := home()) is not None:
-        await found.dismiss()
+        closed, found.closed = found.closed, True  # what a `retry` asks again is refused, in time to be told
+        for _ in range(_LAST_TURNS):
+            await found.dismiss()
+        found.closed = (
+            closed  # of a client whose loop is gone, not of one that was closed, is what is told from here on
+        )
     if own is not None:
         await own.close()
 

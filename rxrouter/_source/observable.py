@@ -345,16 +345,16 @@ class _Guard(abc.DisposableBase):
             return
         try:
             self._on_error(error)
-        except Exception as raised:  # noqa: BLE001 - there is nobody left to tell but the loop
-            self._home.report(raised, "on_error of a stream raised")
+        except RAISED as raised:  # there is nobody left to tell but the loop
+            self._home.report(as_exception(raised), "on_error of a stream raised")
 
     def on_completed(self) -> None:
         if not self._end() or self._on_completed is None:
             return
         try:
             self._on_completed()
-        except Exception as raised:  # noqa: BLE001 - likewise; a sibling's ending must not be lost by it
-            self._home.report(raised, "on_completed of a stream raised")
+        except RAISED as raised:  # likewise; a sibling's ending must not be lost by it
+            self._home.report(as_exception(raised), "on_completed of a stream raised")
 
     def _end(self) -> bool:
         """Whether this is the end: there is one, and none after `dispose`."""

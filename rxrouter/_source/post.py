@@ -238,6 +238,7 @@ class Post(Request):
 
     def _flowed(self, tap: Tap) -> None:
         """The rest is aiohttp's: nothing, as a rule."""
+        tap.hold()  # what it has to tell is told by the content
         self._tap = None
         if tap.content.at_eof():
             self._finish(self._reader.outcome(None))

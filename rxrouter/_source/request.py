@@ -13,7 +13,7 @@ from msgspec import Struct
 from reactivex import abc
 
 from rxrouter._errors import ClientClosedError, ConnectTimeoutError, RouterError, SilenceTimeoutError, TransportError
-from rxrouter._gate import Gate, as_exception
+from rxrouter._gate import RAISED, Gate, as_exception
 from rxrouter._source.loop import Home
 from rxrouter._wire.failure import status_error
 
@@ -118,14 +118,14 @@ class Request(abc.DisposableBase):
         if not task.done():  # under an eager task factory it may be
             self._task = task
             self._home.tasks.add(task)
-            task.add_done_callback(self._ended)
+            task.add_done_callback(self._ended, context=self._context)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._home.tasks.discard(task)
         if task is self._task:
             self._task = None
         if task.cancelled():  # by others, before its first step: `_run` would have told
-            self._finish(ClientClosedError())
+            self._finish(self._stopped())
 
     def _kill(self) -> None:
         self._release()
@@ -155,6 +155,9 @@ class Request(abc.DisposableBase):
                 self._fail(cancelled)
         except Exception as raised:  # noqa: BLE001 - ours, or the observer's
             self._fail(raised)
+        finally:
+            if self._disposed:  # by another thread, whose cancelling may come too late for this task
+                self._finish(None)
 
     def _fail(self, raised: BaseException) -> None:
         """Ends with what was raised, by us or by the observer."""
@@ -168,7 +171,7 @@ class Request(abc.DisposableBase):
         if self._finished:
             return
         self._finished = True
-        self._gate.left = True
+        self._gate.leave()
         self._release()
         if not self._disposed:
             self._end(error)
@@ -184,9 +187,9 @@ class Request(abc.DisposableBase):
                 if isinstance(error, RouterError):
                     self._tell(error)
                 self._observer.on_error(error)
-        except Exception as raised:  # noqa: BLE001 - there is nobody left to tell but the loop
+        except RAISED as raised:  # there is nobody left to tell but the loop
             what = "unhandled error of a stream" if raised is error else "a terminal callback of a stream raised"
-            self._home.report(raised, f"{what}; subscribe with on_error")
+            self._home.report(as_exception(raised), f"{what}; subscribe with on_error")
 
     async def _open(
         self, method: str, *, sock_read: float | None = None, **more: Any

@@ -38,6 +38,7 @@ class Tap(asyncio.Protocol):
         "_flows",
         "_head",
         "_high",
+        "_paused",
         "_size",
         "_take",
         "_transport",
@@ -58,6 +59,7 @@ class Tap(asyncio.Protocol):
         self._chunks: PlainChunks | None = None  # where the body is ours
         self._blocks: list[bytes] = []  # what they held, while nobody takes it
         self._size = 0
+        self._paused = False  # the transport, by us
         self._flows = False
         self._take: Callable[[bytes], None] | None = None
         transport.set_protocol(self)
@@ -88,7 +90,9 @@ class Tap(asyncio.Protocol):
             return False
         self.content, self._take = content, take
         content.on_eof(self._leave)  # before the connection is used again
-        if chunks.rest is not None and not self.over:
+        if self.over:
+            self._lose()
+        elif chunks.rest is not None:
             self._hand_over(chunks.rest)
         return True
 
@@ -97,9 +101,10 @@ class Tap(asyncio.Protocol):
         self._flows = True
         data = b"".join(self._blocks)
         self._blocks.clear()
-        if self._size > self._high:
-            self._transport.resume_reading()
         self._size = 0
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
         return data
 
     def hold(self) -> None:
@@ -133,11 +138,15 @@ class Tap(asyncio.Protocol):
             self._hand_over(chunks.rest)
         self.over = True
         self._aiohttp.connection_lost(exc)
-        if self._take is not None and not self.content.is_eof() and self.content.exception() is None:
+        if self._take is not None:
+            self._lose()
+            if self._flows:
+                self._take(b"")
+
+    def _lose(self) -> None:
+        if not self.content.is_eof() and self.content.exception() is None:
             # aiohttp closes the connection when it can't read a chunk, and tells nobody who waits for one (3.14).
             self.content.set_exception(aiohttp.ClientPayloadError("a chunk is damaged"))
-        if self._flows and self._take is not None:
-            self._take(b"")
 
     def pause_writing(self) -> None:
         self._aiohttp.pause_writing()
@@ -150,7 +159,8 @@ class Tap(asyncio.Protocol):
         self._size += len(data)
         if chunks.rest is not None and self._take is not None:
             self._hand_over(chunks.rest)
-        elif self._size > self._high:
+        elif self._size > self._high and not self._paused:
+            self._paused = True
             self._transport.pause_reading()
 
     def _hand_over(self, rest: bytes) -> None:

@@ -33,7 +33,7 @@ class PlainChunks:
             return []
         if self._start:
             data, self._start = self._start + data, b""
-        if not self._left and data.endswith(b"\r\n"):
+        if not self._left and len(data) <= _SMALL and data.endswith(b"\r\n"):
             size, _, chunk = data[:-2].partition(b"\r\n")
             if _sizes.get(size) == len(chunk):
                 return [chunk]  # one chunk in one read, as a model types

@@ -347,12 +347,17 @@ def test_shutting_a_loop_down_under_a_stream_is_the_client_being_closed() -> Non
     assert not [str(warning.message) for warning in warned]
 
 
-def test_shutting_a_loop_down_ends_a_stream_on_somebody_elses_session() -> None:
+@pytest.mark.parametrize(
+    "again",
+    [ops.retry(1), ops.retry(2), ops.catch(lambda _, source: source)],
+    ids=["once", "retried", "caught"],
+)
+def test_shutting_a_loop_down_ends_a_stream_on_somebody_elses_session(again: Any) -> None:
     seen = Observed[ChatChunk]()
 
     async def leave_running(simulator: Simulator) -> None:
         client = OpenRouter("sk-test", base_url=simulator.base_url, session=aiohttp.ClientSession())
-        client.chat("hi").subscribe(seen.on_next, seen.on_error, seen.on_completed)
+        client.chat("hi").pipe(again).subscribe(seen.on_next, seen.on_error, seen.on_completed)
         await until(lambda: len(seen.values) == 3)
 
     with Simulator(SILENT) as simulator, warnings.catch_warnings():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import threading
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
@@ -11,7 +12,16 @@ from typing import Any, cast
 import aiohttp
 import pytest
 
-from rxrouter import ChatChunk, OpenRouter, Overflow, SilenceTimeoutError, StatusError, Timeouts, TransportError
+from rxrouter import (
+    ChatChunk,
+    OpenRouter,
+    Overflow,
+    Receipt,
+    SilenceTimeoutError,
+    StatusError,
+    Timeouts,
+    TransportError,
+)
 from rxrouter._source.tap import Tap
 from rxrouter.operators import text
 from rxrouter.testing import FAULTS, Act, Reply, answer
@@ -285,6 +295,63 @@ async def test_a_head_with_bare_line_feeds_leaves_nothing_behind() -> None:
             assert len(seen.values) == 3
 
         assert len(connections) == 1
+
+
+async def test_a_connection_that_goes_under_a_slow_reader_takes_nothing_that_has_come() -> None:
+    """Behind a chunk that only aiohttp reads, while what it has read waits for the reader."""
+    words = [b'data: {"id":"g","choices":[{"delta":{"content":"w%d"}}]}\n\n' % number for number in range(10)]
+    end = b'data: {"id":"g","choices":[{"delta":{},"finish_reason":"stop"}]}\n\n' + DONE
+    extended = [b"%x;x=1\r\n%b\r\n" % (len(text), text) for text in (b"".join(words), end)]
+    writes = [HEAD + b"Connection: close\r\n\r\n", coded(WORDS[0]), *extended]
+    async with (
+        written(writes) as (client, connections),
+        client.chat("hi").pipe(text()).iterate(high=4, low=1, overflow=Overflow.PAUSE) as reader,
+    ):
+        said = [await anext(reader)]
+        await connections[0].wait()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        said += [word async for word in reader]
+
+    assert said == ["one", *(f"w{number}" for number in range(10))]
+
+
+@pytest.mark.usefixtures("way")
+async def test_a_reader_that_another_thread_disposes_has_its_receipt() -> None:
+    async with served(Reply.of(answer("one two three four"), rate=1000)) as (client, simulator):
+        receipts: list[Receipt] = []
+        client.receipts.subscribe(receipts.append)
+
+        def leave(_: ChatChunk) -> None:
+            thread = threading.Thread(target=subscription.dispose)
+            thread.start()
+            thread.join()
+
+        subscription = client.chat("hi").subscribe(leave)
+        await until(lambda: bool(simulator.exchanges))
+        await until(lambda: bool(receipts))
+
+        assert [receipt.ended for receipt in receipts] == ["cancelled"]
+
+
+@pytest.mark.usefixtures("way")
+async def test_a_terminal_callback_that_raises_leaves_the_connection_alone() -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    async with served(Reply(answer("one two"))) as (client, simulator):
+        for _ in range(2):
+            over = asyncio.Event()
+
+            def on_completed(over: asyncio.Event = over) -> None:
+                over.set()
+                raise asyncio.CancelledError
+
+            client.chat("hi").subscribe(on_completed=on_completed)
+            await over.wait()
+            await asyncio.sleep(0)
+
+        assert simulator.connections == 1
+    assert len(reported) == 2
 
 
 class _Transport(asyncio.Transport):
