@@ -403,9 +403,7 @@ async def _end(home: ref[Home], own: aiohttp.ClientSession | None) -> None:
         closed, found.closed = found.closed, True  # what a `retry` asks again is refused, in time to be told
         for _ in range(_LAST_TURNS):
             await found.dismiss()
-        found.closed = (
-            closed  # of a client whose loop is gone, not of one that was closed, is what is told from here on
-        )
+        found.closed = closed  # who comes later is told of the loop, which is gone
     if own is not None:
         await own.close()
 
