@@ -354,6 +354,43 @@ async def test_a_terminal_callback_that_raises_leaves_the_connection_alone() -> 
     assert len(reported) == 2
 
 
+async def test_what_is_proven_is_told_whoever_cancels_the_task_that_waits_for_the_rest() -> None:
+    async with written([HEAD + b"\r\n" + BODY + b"0\r\n", b"\r\n"]) as (client, _):
+        loop, seen = asyncio.get_running_loop(), Observed[ChatChunk]()
+        cancelled: list[bool] = []
+
+        def cancel() -> None:  # behind the task's making, and before its first step
+            cancelled.extend(task.cancel() for task in asyncio.all_tasks() if task.get_name() == "rxrouter request")
+
+        def on_next(value: ChatChunk) -> None:
+            seen.on_next(value)
+            if len(seen.values) == len(WORDS):
+                loop.call_soon(loop.call_soon, cancel)
+
+        client.chat("hi").subscribe(on_next, seen.on_error, seen.on_completed)
+        await seen.over.wait()
+
+    assert cancelled == [True]
+    assert seen.endings == [None]
+
+
+async def test_a_tap_lets_read_only_what_it_has_stopped() -> None:
+    """What held back the end of an answer has its connection no longer: who stops it now is the next."""
+    transport, aiohttps = _Transport(), _Protocol()
+    transport.set_protocol(aiohttps)
+    tap = Tap(cast(asyncio.Transport, transport), 1000)
+    tap.data_received(HEAD + b"\r\n")
+    content = aiohttp.StreamReader(cast(Any, aiohttps), 1000, loop=asyncio.get_running_loop())
+    assert tap.begin(content, lambda _: None)
+
+    tap.data_received(coded(b"x" * 2000) + LAST)
+    assert transport.is_reading()
+    transport.pause_reading()
+    assert tap.flow() == b"x" * 2000
+
+    assert not transport.is_reading()
+
+
 class _Transport(asyncio.Transport):
     """Has no socket."""
 
