@@ -347,11 +347,14 @@ def test_shutting_a_loop_down_under_a_stream_is_the_client_being_closed() -> Non
     assert not [str(warning.message) for warning in warned]
 
 
-@pytest.mark.parametrize(
-    "again",
-    [ops.retry(1), ops.retry(2), ops.catch(lambda _, source: source)],
-    ids=["once", "retried", "caught"],
-)
+def _once_more(_: Exception, source: Observable[Any]) -> Observable[Any]:
+    return source
+
+
+AGAIN: list[Any] = [ops.retry(1), ops.retry(2), ops.catch(_once_more)]
+
+
+@pytest.mark.parametrize("again", AGAIN, ids=["once", "retried", "caught"])
 def test_shutting_a_loop_down_ends_a_stream_on_somebody_elses_session(again: Any) -> None:
     seen = Observed[ChatChunk]()
 
