@@ -344,8 +344,6 @@ class OpenRouter:
         current = asyncio.current_task()
         async with self._closing:
             running = [task for task in self._home.tasks if task is not current]
-            for task in running:
-                task.cancel()
             await self._home.dismiss()
             if running:
                 await asyncio.wait(running)

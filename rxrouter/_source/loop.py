@@ -107,7 +107,11 @@ class Home:
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._settled(), loop))
 
     async def dismiss(self) -> None:
-        """Ends the streams that have no task."""
+        """Ends what runs, but for the task that asks; those without a task in the turn that this takes."""
+        current = asyncio.current_task()
+        for task in self.tasks:
+            if task is not current and not task.cancelling():
+                task.cancel()
         for stream in self.streams:
             stream.stop()
         await asyncio.sleep(0)
