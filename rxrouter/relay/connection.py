@@ -12,6 +12,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from rxrouter.relay.answer import Answer
 from rxrouter.relay.desk import Desk
+from rxrouter.relay.watch import Watch
 
 # What a socket may not have taken yet before the next write waits: where asyncio itself begins to wait.
 _HIGH = 1 << 16
@@ -31,6 +32,20 @@ class Connection:
         send_timeout: How long the reader may take nothing, in seconds.
     """
 
+    __slots__ = (
+        "_chunked",
+        "_desk",
+        "_loop",
+        "_over",
+        "_request",
+        "_send_timeout",
+        "_transport",
+        "_waiting",
+        "_watch",
+        "_writer",
+        "answer",
+    )
+
     def __init__(
         self, request: web.BaseRequest, transport: asyncio.Transport, answer: Answer, send_timeout: float
     ) -> None:
@@ -45,6 +60,7 @@ class Connection:
         self._over: asyncio.Future[None] = self._loop.create_future()
         _limit_silence(transport.get_extra_info("socket"), send_timeout)
         self._desk = Desk.open(self)
+        self._watch = Watch(transport, self._leave)
 
     @property
     def lost(self) -> bool:
@@ -94,27 +110,35 @@ class Connection:
 
     def close(self) -> None:
         """Lets go of everything."""
+        self._watch.close()
         self._desk.close(self)
         self.answer.leave()
         if self._waiting is not None:
             self._waiting.cancel()
 
+    def _leave(self) -> None:
+        """The reader has left."""
+        try:
+            self.answer.leave()
+        except Exception as error:  # noqa: BLE001 - the server is no place for it
+            self.fail(error)
+
     def flush(self) -> None:
         """Writes what waits, if there is room."""
         if self._waiting is not None or self._writer is None:
             return
-        answer = self.answer
-        if self.lost:
+        answer, transport = self.answer, self._transport
+        if transport.is_closing():
             answer.leave()
         elif answer.frames:
             # What `writer.write` does for a body of unknown length, without a coroutine, at a third of the cost.
             data = self._desk.body_of(answer.take(), chunked=self._chunked)
             self._writer.output_size += len(data)  # for the access log
-            self._transport.write(data)
-            if self._transport.get_write_buffer_size() > _HIGH:
+            transport.write(data)
+            if transport.get_write_buffer_size() > _HIGH:
                 self._waiting = self._loop.create_task(self._wait(self._writer))
                 return
-        if answer.over and not self._over.done():
+        if answer.ended and not answer.frames and not self._over.done():
             self._over.set_result(None)
 
     async def _wait(self, writer: AbstractStreamWriter) -> None:
