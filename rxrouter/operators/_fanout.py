@@ -159,6 +159,19 @@ class FanoutReader(abc.DisposableBase, Generic[T]):
         scheduler: The reader's; a client's loop, on whose thread all is delivered, or any.
     """
 
+    __slots__ = (
+        "_at_a_turn",
+        "_fanout",
+        "_left",
+        "_observer",
+        "_reading",
+        "_scheduler",
+        "call",
+        "gate",
+        "on_next",
+        "waiting",
+    )
+
     def __init__(self, observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None) -> None:
         self.on_next: abc.OnNext[T] = observer.on_next
         self.call, self._at_a_turn = _now, sys.maxsize  # there are no turns but those of a loop

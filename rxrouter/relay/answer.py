@@ -37,6 +37,28 @@ class Answer:
         after: How far the reader is already; None if the frames are to have no ids.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_content",
+        "_explain",
+        "_intake",
+        "_keep_alive",
+        "_keeping_alive",
+        "_loop",
+        "_opened",
+        "_primed",
+        "_say",
+        "_taken",
+        "_telling",
+        "_timer",
+        "_wake",
+        "_woken",
+        "broken",
+        "ended",
+        "failure",
+        "frames",
+    )
+
     def __init__(self, encoder: Encoder, *, explain: Explain, keep_alive: float, after: Place | None) -> None:
         self.frames: list[bytes] = []  # that wait
         self.failure: Failure | None = None  # it came before all else: an HTTP status of its own
@@ -84,9 +106,11 @@ class Answer:
         """All that waits."""
         frames, self.frames = self.frames, []
         self._woken = False
-        self._intake.size = 0
+        intake = self._intake
+        intake.size = 0
+        if intake.holds:
+            intake.release()
         self._taken = self._loop.time()
-        self._intake.release()
         return frames
 
     @property

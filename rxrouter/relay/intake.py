@@ -35,6 +35,20 @@ class Intake(abc.ObserverBase[ChatChunk]):
         report: Takes what goes wrong where nobody reads any more.
     """
 
+    __slots__ = (
+        "_add",
+        "_closed",
+        "_crossing",
+        "_end",
+        "_gates",
+        "_loop",
+        "_report",
+        "_source",
+        "_thread",
+        "holds",
+        "size",
+    )
+
     def __init__(
         self,
         add: Callable[[ChatChunk], None],
@@ -50,7 +64,7 @@ class Intake(abc.ObserverBase[ChatChunk]):
         self._closed = False
         self._source = SingleAssignmentDisposable()
         self._gates: set[Barrier] = set()
-        self._held: list[Barrier] = []
+        self.holds: list[Barrier] = []
         self._crossing: deque[Callable[[], None]] = deque()  # what came on other threads
 
     def subscribe(self, source: Callable[[], Observable[ChatChunk]]) -> None:
@@ -84,9 +98,9 @@ class Intake(abc.ObserverBase[ChatChunk]):
 
     def release(self) -> None:
         """Lets the source go on."""
-        while self._held:
+        while self.holds:
             with suppress(IndexError):  # the other thread was quicker
-                self._held.pop().release()
+                self.holds.pop().release()
 
     def close(self) -> None:
         """Disposes the source; what its owner does then must not depend on how that lets go."""
@@ -108,7 +122,7 @@ class Intake(abc.ObserverBase[ChatChunk]):
 
     def _arrive(self) -> None:
         self._crossing.popleft()()
-        if self._held and not self._full:
+        if self.holds and not self._full:
             self.release()
 
     @property
@@ -117,12 +131,12 @@ class Intake(abc.ObserverBase[ChatChunk]):
 
     def _hold(self) -> None:
         """Makes the source wait, if it is too far ahead; on the thread on which it just delivered."""
-        if self._held or not self._full:
+        if self.holds or not self._full:
             return
         for gate in current_gates(self._gates):
             gate.hold()
-            self._held.append(gate)
+            self.holds.append(gate)
         if self._closed or not self._full:  # the other thread was quicker
             self.release()
-        elif not self._held and (self.size > _MOST or len(self._crossing) > _MOST_CROSSING):
+        elif not self.holds and (self.size > _MOST or len(self._crossing) > _MOST_CROSSING):
             self._cross(partial(self._end, SlowReaderError(_MOST)))

@@ -18,6 +18,8 @@ class Telling:
         after: How far the reader is already; None if the frames are to have no ids.
     """
 
+    __slots__ = ("_after", "_encoder", "_frame", "_place", "_skip", "numbered")
+
     def __init__(self, encoder: Encoder, after: Place | None) -> None:
         self.numbered = after is not None
         self._after = after or Place()
