@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from rxrouter._wire.chunk import ChatChunk
 from rxrouter.relay.dialects.dialect import Encoder
@@ -26,7 +27,7 @@ class Telling:
         self._place = Place()
         self._encoder = encoder
         self._frame = encoder.framing.frame
-        self._skip: Callable[[ChatChunk], object] = getattr(encoder, "skip", encoder.chunk)
+        self._skip: Callable[[ChatChunk], object] = getattr(encoder, "skip", partial(_say_nothing, encoder))
 
     @property
     def resumes(self) -> bool:
@@ -48,8 +49,8 @@ class Telling:
             return list(map(self._frame, self._encoder.chunk(chunk)))
         place = Place(self._place.entries + 1)
         if place <= self._after:
-            self._place = place
             self._skip(chunk)
+            self._place = place
             return []
         payloads = list(self._encoder.chunk(chunk))
         frames = self._frames(payloads[:-1])
@@ -79,3 +80,8 @@ class Telling:
             if place > self._after:
                 frames.append(self._frame(payload, place))
         return frames
+
+
+def _say_nothing(encoder: Encoder, chunk: ChatChunk) -> None:
+    for _ in encoder.chunk(chunk):  # a generator would else never hear of it
+        pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,9 +14,9 @@ import pytest
 import reactivex
 from reactivex import operators as ops
 
-from rxrouter import Comment, Restarted, ServerSentEvent, SSEParser, StreamError
+from rxrouter import ChatChunk, Comment, Restarted, ServerSentEvent, SSEParser, StreamError
 from rxrouter._errors import GenerationStopped
-from rxrouter.relay import AGUI, NDJSON, OpenAIChunks, UIMessages
+from rxrouter.relay import AGUI, NDJSON, Events, OpenAIChunks, UIMessages
 from rxrouter.sharing import Hub
 from rxrouter.testing import Reply, answer
 from tests.operators.support import chunk
@@ -88,6 +88,48 @@ async def test_an_id_that_names_nothing_here_is_refused(server: str, event_id: s
     async with resumable(server, WORD) as (front, browser), browser.get(front.keyed_url, headers=headers) as response:
         assert response.status == 400
         assert (await response.json())["error"]["type"] == "bad_event_id"
+
+
+@on_each_server
+@pytest.mark.parametrize("event_id", ["2", "2.1", "2.2", "3"])
+async def test_an_id_behind_an_answer_that_began_anew_is_no_good_end(server: str, event_id: str) -> None:
+    """In this dialect the answer ends there; nobody was given such an id, and what is behind it is no end of it."""
+    told = WORD, Restarted(attempt=2, cause=StreamError(502)), Restarted(attempt=3, cause=StreamError(502))
+    headers = {"Last-Event-ID": event_id}
+    async with resumable(server, *told) as (front, browser), browser.get(front.keyed_url, headers=headers) as response:
+        assert response.status == 502
+        assert (await response.json())["error"]["code"] == 502
+
+
+class Counted:
+    """A dialect of somebody's own, that says how many there were, and is written as a generator."""
+
+    framing = Events()
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def begin(self) -> tuple[bytes, ...]:
+        return ()
+
+    def chunk(self, _: ChatChunk) -> Iterator[bytes]:
+        self._count += 1
+        yield b"%d" % self._count
+
+    def end(self) -> tuple[bytes, ...]:
+        return (b"over",)
+
+    def error(self, _: Any) -> None:
+        return None
+
+
+@on_each_server
+async def test_a_dialect_of_generators_hears_of_what_the_reader_has(server: str) -> None:
+    async with (
+        resumable(server, WORD, WORD, WORD, dialect=Counted) as (front, browser),
+        browser.get(front.keyed_url, headers={"Last-Event-ID": "2"}) as response,
+    ):
+        assert [event.data for event in await all_events(response)] == ["3", "over"]
 
 
 @on_all_servers
