@@ -12,7 +12,6 @@ from aiohttp.abc import AbstractStreamWriter
 
 from rxrouter.relay.answer import Answer
 from rxrouter.relay.desk import Desk
-from rxrouter.relay.watch import Watch
 
 # What a socket may not have taken yet before the next write waits: where asyncio itself begins to wait.
 _HIGH = 1 << 16
@@ -41,7 +40,6 @@ class Connection:
         "_send_timeout",
         "_transport",
         "_waiting",
-        "_watch",
         "_writer",
         "answer",
     )
@@ -60,7 +58,6 @@ class Connection:
         self._over: asyncio.Future[None] = self._loop.create_future()
         _limit_silence(transport.get_extra_info("socket"), send_timeout)
         self._desk = Desk.open(self)
-        self._watch = Watch(transport, self._leave)
 
     @property
     def lost(self) -> bool:
@@ -110,18 +107,10 @@ class Connection:
 
     def close(self) -> None:
         """Lets go of everything."""
-        self._watch.close()
         self._desk.close(self)
         self.answer.leave()
         if self._waiting is not None:
             self._waiting.cancel()
-
-    def _leave(self) -> None:
-        """The reader has left."""
-        try:
-            self.answer.leave()
-        except Exception as error:  # noqa: BLE001 - the server is no place for it
-            self.fail(error)
 
     def flush(self) -> None:
         """Writes what waits, if there is room."""

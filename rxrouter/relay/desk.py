@@ -1,4 +1,4 @@
-"""Desk: a loop's connections, and one callback a turn for what is to be sent on them."""
+"""Desk: looks after a loop's connections: one callback a turn for what is to be sent, one timer for who has left."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rxrouter.relay.connection import Connection
+
+# How often connections are looked at: aiohttp tells a handler that its reader has left by cancelling it, if
+# `handler_cancellation` is set, and otherwise not before its next write.
+_LOOK_SECONDS = 0.1
 
 
 class Desk:
@@ -18,6 +22,7 @@ class Desk:
         self._frames: list[bytes] = []  # that were sent last in this turn,
         self._chunk = b""  # and what they became
         self._loop = loop
+        self._timer = loop.call_later(_LOOK_SECONDS, self._look)
 
     @classmethod
     def open(cls, connection: Connection) -> Desk:
@@ -32,6 +37,7 @@ class Desk:
         """Forgets it."""
         self.connections.discard(connection)
         if not self.connections and _desks.get(self._loop) is self:
+            self._timer.cancel()
             del _desks[self._loop]
 
     def ready(self, connection: Connection) -> None:
@@ -58,6 +64,14 @@ class Desk:
             except Exception as error:  # noqa: BLE001 - its own, and the others are still to be flushed
                 connection.fail(error)
         self._frames, self._chunk = [], b""
+
+    def _look(self) -> None:
+        self._timer = self._loop.call_later(_LOOK_SECONDS, self._look)
+        for connection in [connection for connection in self.connections if connection.lost]:
+            try:
+                connection.answer.leave()
+            except Exception as error:  # noqa: BLE001 - likewise
+                connection.fail(error)
 
 
 _desks: dict[asyncio.AbstractEventLoop, Desk] = {}

@@ -308,6 +308,9 @@ async def test_a_connection_that_fails_takes_no_other_with_it() -> None:
     told: list[object] = []
 
     class Faulty:
+        lost = True
+        answer: Any = None  # has no `leave`
+
         def flush(self) -> None:
             raise OSError
 
@@ -324,6 +327,8 @@ async def test_a_connection_that_fails_takes_no_other_with_it() -> None:
         desk.ready(connection)
     await until(lambda: len(told) == 2)
     assert told == [OSError, "flushed"]
+    await until(lambda: len(told) == 6)  # two looks, of which the first did not keep the other from coming
+    assert told[2:] == [AttributeError] * 4
     for desk, connection in zip(desks, both, strict=True):
         desk.close(connection)
 

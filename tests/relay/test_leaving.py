@@ -1,4 +1,4 @@
-"""The watch over a response's connection: it tells at once, and the server does not notice that it is there."""
+"""Leaving a response on aiohttp: noticed whatever waits to be sent; and a connection that is kept is none the worse."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def relaying(chunks: Observable[ChatChunk], asked: list[web.Request]) -> web.App
     return app
 
 
-async def test_a_connection_that_is_kept_is_the_server_s_again() -> None:
+async def test_a_connection_is_kept_for_the_next_response() -> None:
     asked: list[web.Request] = []
     async with (
         listening(relaying(reactivex.of(chunk({"content": "word"})), asked)) as url,
@@ -41,8 +41,6 @@ async def test_a_connection_that_is_kept_is_the_server_s_again() -> None:
         bodies = {await (await browser.get(url)).read() for _ in range(3)}
         assert len(bodies) == 1
         assert len({id(request.transport) for request in asked}) == 1
-        assert asked[0].transport is not None
-        assert asked[0].transport.get_protocol() is asked[0].protocol
 
 
 async def test_what_a_browser_asks_meanwhile_is_answered_next() -> None:
@@ -63,7 +61,7 @@ async def test_what_a_browser_asks_meanwhile_is_answered_next() -> None:
 
 
 @pytest.mark.parametrize("resets", [False, True])
-async def test_a_reader_that_leaves_with_much_unread_is_noticed_at_once(*, resets: bool) -> None:
+async def test_a_reader_that_leaves_with_much_unread_is_noticed(*, resets: bool) -> None:
     """The transport of one that only says that it has left can't close before all is sent: to nobody."""
     live, asked = Live(), list[web.Request]()
     async with listening(relaying(live, asked)) as url:
