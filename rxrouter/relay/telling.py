@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 
 from rxrouter._wire.chunk import ChatChunk
 from rxrouter.relay.dialects.dialect import Encoder
@@ -27,7 +26,7 @@ class Telling:
         self._place = Place()
         self._encoder = encoder
         self._frame = encoder.framing.frame
-        self._skip: Callable[[ChatChunk], object] = getattr(encoder, "skip", partial(_say_nothing, encoder))
+        self._skip: Callable[[ChatChunk], object] | None = getattr(encoder, "skip", None)
 
     @property
     def resumes(self) -> bool:
@@ -49,7 +48,11 @@ class Telling:
             return list(map(self._frame, self._encoder.chunk(chunk)))
         place = Place(self._place.entries + 1)
         if place <= self._after:
-            self._skip(chunk)
+            if chunk.choices and self._skip is not None:
+                self._skip(chunk)
+            else:  # a `Restarted` is the end in a dialect that can't say it
+                for _ in self._encoder.chunk(chunk):  # a generator would else never hear of it
+                    pass
             self._place = place
             return []
         payloads = list(self._encoder.chunk(chunk))
@@ -80,8 +83,3 @@ class Telling:
             if place > self._after:
                 frames.append(self._frame(payload, place))
         return frames
-
-
-def _say_nothing(encoder: Encoder, chunk: ChatChunk) -> None:
-    for _ in encoder.chunk(chunk):  # a generator would else never hear of it
-        pass

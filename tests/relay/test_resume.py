@@ -41,8 +41,18 @@ STORY = (
     chunk({"tool_calls": [{"index": 0, "function": {"arguments": '"Oslo"}'}}]}),
     chunk({}, usage={"total_tokens": 5}),
 )
+
+
+class Forgiving(OpenAIChunks):
+    """One that can say it when an answer begins anew, and goes on."""
+
+    def chunk(self, chunk: ChatChunk) -> tuple[bytes, ...]:
+        return (b"anew",) if isinstance(chunk, Restarted) else super().chunk(chunk)
+
+
 DIALECTS: list[Callable[[], Any]] = [
     OpenAIChunks,
+    Forgiving,
     UIMessages,
     lambda: AGUI("thread", "run", messages=[]),
 ]

@@ -14,7 +14,8 @@ class Encoder(Protocol):
     """Says one answer: `begin`, a `chunk` each, then `end` or `error`; each gives payloads, which become frames.
 
     It is deterministic: the same values give the same payloads, so a reader that comes back can be told the rest. One
-    that says each chunk alone may have a method `skip`, too, which is then called with those that the reader has.
+    that says each chunk alone may have a method `skip`, too, which is then called with those that the reader has, if
+    they have choices.
     """
 
     @property

@@ -42,8 +42,8 @@ class OpenAIChunks:
 
     def chunk(self, chunk: ChatChunk) -> tuple[bytes, ...]:
         """The chunk."""
-        if not chunk.choices:
-            _refuse_restart(chunk)
+        if not chunk.choices and isinstance(chunk, Restarted):
+            raise chunk.cause or RouterError("the answer began anew")
         self._head = chunk
         known, payload = OpenAIChunks._last
         if chunk is not known:  # else as the reader before got it, of many who read the same
@@ -54,8 +54,6 @@ class OpenAIChunks:
 
     def skip(self, chunk: ChatChunk) -> None:
         """The reader has it; an error would have its head."""
-        if not chunk.choices:
-            _refuse_restart(chunk)
         self._head = chunk
 
     def end(self) -> tuple[bytes, ...]:
@@ -72,11 +70,6 @@ class OpenAIChunks:
             "error": {"message": failure.message, "type": failure.code, "code": failure.status},
         }
         return (msgspec.json.encode(chunk), _DONE)
-
-
-def _refuse_restart(chunk: ChatChunk) -> None:
-    if isinstance(chunk, Restarted):
-        raise chunk.cause or RouterError("the answer began anew")
 
 
 def _payload(chunk: ChatChunk) -> bytes:
