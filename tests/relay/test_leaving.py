@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from struct import pack
 from typing import Any
 
 import aiohttp
@@ -11,13 +12,16 @@ import pytest
 import reactivex
 from aiohttp import web
 from reactivex import Observable
+from yarl import URL
 
 from rxrouter import ChatChunk
 from rxrouter.relay.aiohttp import respond
+from rxrouter.relay.desk import connections
 from tests.operators.support import chunk
 from tests.relay.support import Live
 from tests.relay.test_servers import listening
 from tests.support import until
+from tests.tls import contexts
 
 FOREVER: dict[str, Any] = {"prime": 0.0, "keep_alive": 3600.0, "send_timeout": 3600.0}
 
@@ -46,8 +50,7 @@ async def test_a_connection_is_kept_for_the_next_response() -> None:
 async def test_what_a_browser_asks_meanwhile_is_answered_next() -> None:
     live, asked = Live(), list[web.Request]()
     async with listening(relaying(live, asked)) as url:
-        host, port = url.removeprefix("http://").rstrip("/").split(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
+        reader, writer = await asyncio.open_connection("127.0.0.1", URL(url).port)
         ask = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
         writer.write(ask)
         await reader.readuntil(b"\r\n\r\n")
@@ -60,24 +63,38 @@ async def test_what_a_browser_asks_meanwhile_is_answered_next() -> None:
         writer.close()
 
 
-@pytest.mark.parametrize("resets", [False, True])
-async def test_a_reader_that_leaves_with_much_unread_is_noticed(*, resets: bool) -> None:
-    """The transport of one that only says that it has left can't close before all is sent: to nobody."""
+@pytest.mark.parametrize("much", [False, True])
+@pytest.mark.parametrize(
+    ("how", "tls"),
+    [("closes", False), ("resets", False), ("sends nothing more", False), ("closes", True), ("resets", True)],
+)
+async def test_a_reader_that_leaves_is_noticed_in_silence(*, how: str, much: bool, tls: bool) -> None:
+    """With much unread the transport of one that only says so can't close before all is sent: to nobody."""
     live, asked = Live(), list[web.Request]()
-    async with listening(relaying(live, asked)) as url:
-        host, port = url.removeprefix("http://").rstrip("/").split(":")
-        with socket.socket() as browser:
-            browser.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            browser.connect((host, int(port)))
-            browser.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            await until(lambda: live.watched)
+    async with listening(relaying(live, asked), contexts()[0] if tls else None) as url:
+        browser = await asyncio.to_thread(reader_of, url, tls=tls)
+        await until(lambda: live.watched)
+        if much:
             live.on_next(chunk({"content": "much " * 700_000}))
-            transport: Any = asked[0].transport
-            await until(transport.get_write_buffer_size)
-            assert live.watched
-            if resets:
-                browser.close()  # with something unread: a reset
-            else:
-                browser.shutdown(socket.SHUT_WR)
-            await until(lambda: not live.watched)
-        await until(lambda: asked[0].transport is None)
+            await until(lambda: not connections()[0].answer.frames)
+        assert live.watched
+        if how == "sends nothing more":
+            browser.shutdown(socket.SHUT_WR)
+        else:
+            if how == "resets":
+                browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))
+            browser.close()
+        await until(lambda: not live.watched)
+        browser.close()
+        await until(lambda: not connections())
+
+
+def reader_of(url: str, *, tls: bool) -> socket.socket:
+    """One that has asked, and reads nothing."""
+    browser = socket.socket()
+    browser.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    browser.connect(("127.0.0.1", URL(url).port))
+    if tls:
+        browser = contexts()[1].wrap_socket(browser, server_hostname="127.0.0.1")
+    browser.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    return browser

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import ssl
 from collections.abc import AsyncGenerator, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from threading import get_ident
@@ -48,11 +49,11 @@ async def serving(app: Any, **options: Any) -> AsyncGenerator[tuple[str, uvicorn
 
 
 @asynccontextmanager
-async def listening(app: web.Application, **options: Any) -> AsyncGenerator[str]:
+async def listening(app: web.Application, tls: ssl.SSLContext | None = None, **options: Any) -> AsyncGenerator[str]:
     runner = web.AppRunner(app, **options)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    yield f"http{'' if tls is None else 's'}://127.0.0.1:{runner.addresses[0][1]}/"
     await runner.cleanup()
 
 
