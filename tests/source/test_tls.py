@@ -19,12 +19,13 @@ from tests.tls import behind_tls, contexts
 
 
 @pytest.fixture(params=["pushed", "pulled"], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     def refuse(*_: object) -> None:
         return None
 
     if request.param == "pulled":
         monkeypatch.setattr(Tap, "on", refuse)
+    return str(request.param)
 
 
 @asynccontextmanager
@@ -71,7 +72,7 @@ async def test_who_leaves_is_seen_to_leave(rate: float) -> None:
 
 
 @pytest.mark.parametrize("end", [(), (Act.CUT,), (Act.RESET,)])
-async def test_a_slow_reader_misses_nothing_of_what_arrived(end: tuple[Act, ...]) -> None:
+async def test_a_slow_reader_misses_nothing_of_what_arrived(way: str, end: tuple[Act, ...]) -> None:
     said = "".join(f"{number}{'~' * 3000} " for number in range(1_000))
     blocks = answer(said) if not end else answer(said)[:-3]
     async with both(Reply((*blocks, 0.05, *end))) as (_, _, client):
@@ -83,4 +84,6 @@ async def test_a_slow_reader_misses_nothing_of_what_arrived(end: tuple[Act, ...]
                     await asyncio.sleep(0.001)
         whole = "".join(words)
         assert said.startswith(whole)
-        assert whole == said or end == (Act.RESET,)  # which takes what is on its way with it
+        # A reset takes what is on its way with it; and aiohttp, which reads no further than it is read, drops the rest
+        # of what a TLS connection gave it with its end (3.14).
+        assert whole == said or end == (Act.RESET,) or (end == (Act.CUT,) and way == "pulled")
