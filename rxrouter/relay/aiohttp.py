@@ -82,9 +82,10 @@ async def respond(  # noqa: PLR0913 - the settings of a response
     reading = serving.open(request.method, request.headers.get("Last-Event-ID"))
     if isinstance(reading, Head):
         return _response(reading)
-    if request.transport is None:  # it has left already
+    transport = request.transport
+    if transport is None or transport.is_closing():  # the reader has left already
         return web.Response()
-    connection = Connection(request, request.transport, reading.answer, send_timeout)
+    connection = Connection(request, transport, reading.answer, send_timeout)
     try:
         head = await reading.begin(connection.wake)
         response = _response(head)

@@ -98,3 +98,29 @@ def reader_of(url: str, *, tls: bool) -> socket.socket:
         browser = contexts()[1].wrap_socket(browser, server_hostname="127.0.0.1")
     browser.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     return browser
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_for_a_reader_that_left_before_it_is_answered_nothing_begins(*, tls: bool) -> None:
+    begun, answered = list[object](), asyncio.Event()
+
+    def begin(scheduler: object) -> Live:
+        begun.append(scheduler)
+        return Live()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        transport = request.transport
+        assert transport is not None
+        await until(transport.is_closing)
+        assert request.transport is transport  # the server has not heard of it yet
+        try:
+            return await respond(request, reactivex.defer(begin), **FOREVER)
+        finally:
+            answered.set()
+
+    app = web.Application()
+    app.router.add_get("/", handler)
+    async with listening(app, contexts()[0] if tls else None) as url:
+        (await asyncio.to_thread(reader_of, url, tls=tls)).close()
+        await answered.wait()
+        assert begun == []
