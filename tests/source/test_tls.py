@@ -53,6 +53,19 @@ async def test_every_fault_is_told_alike(fault: str | None) -> None:
         assert told(await observe(encrypted.chat("hi"))) == told(await observe(plain.chat("hi")))
 
 
+async def test_the_tap_has_the_body_where_it_may(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, begin = list[bool](), Tap.begin
+
+    def begun(tap: Tap, *args: Any) -> bool:
+        taken.append(begin(tap, *args))
+        return taken[-1]
+
+    monkeypatch.setattr(Tap, "begin", begun)
+    async with both() as (_, _, client):
+        await observe(client.chat("hi"))
+    assert taken == ([True] if way == "pushed" else [])
+
+
 async def test_the_connection_is_used_again() -> None:
     async with both(Reply(answer("one two"))) as (simulator, _, client):
         for _ in range(3):
