@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
-import msgspec
-
 from rxrouter._wire.chunk import ChatChunk
-from rxrouter._wire.completion import with_arguments
+from rxrouter._wire.finish_reasons import cutting_reason, is_completing
 from rxrouter._wire.fold import CompletionFold
 from rxrouter._wire.message import ToolCall
 from rxrouter._wire.restarted import Restarted
-
-# Finish reasons that say: the model was done. OpenRouter's two, and those of servers that don't translate (WIRE 4.2).
-_COMPLETING = {
-    *("tool_calls", "stop", "function_call", "tool_use", "end_turn"),
-    *("stop_sequence", "complete", "completed", "eos"),
-}
-# Reasons that say: it was not, whatever stands beside them (WIRE 9: finish "tool_calls", native "length").
-_CUT = re.compile(
-    r"length|max|limit|exceed|too_many|truncat|incomplete|cancel|abort|kill|interrupt|pause|evict|timeout"
-    r"|error|fail|malformed|unexpected|overload|insufficient|resource|unavailable"
-    r"|safety|filter|refus|recitation|block|prohibited|spii|sensitive|flagged|guardrail|moderat|^other$",
-    re.IGNORECASE,
-)
-_object = msgspec.json.Decoder(dict[str, object]).decode
 
 
 class Asked:
@@ -46,7 +28,7 @@ class Asked:
         for part in chunk.choices:
             if part.index == self._choice:
                 self.reasons += filter(None, (part.finish_reason, part.native_finish_reason))
-                self._completing |= (part.finish_reason or "").lower() in _COMPLETING
+                self._completing |= is_completing(part.finish_reason)
         if not chunk.choices and isinstance(chunk, Restarted):
             self.reasons.clear()
             self._completing = False
@@ -58,18 +40,8 @@ class Asked:
 
     def doubt(self) -> str | None:
         """Why the model may not have said all; None if it has."""
-        for reason in self.reasons:
-            if _CUT.search(reason):
-                return f"the answer ended by {reason!r}"
+        if reason := cutting_reason(self.reasons):
+            return f"the answer ended by {reason!r}"
         if self._completing:
             return None
         return f"no finish reason that completes among {self.reasons}" if self.reasons else "no finish reason"
-
-
-def is_whole(call: ToolCall) -> bool:
-    """Whether a call has a name, and arguments that are a JSON object."""
-    try:
-        _object(with_arguments(call).arguments)
-    except (ValueError, RecursionError):
-        return False
-    return bool(call.name)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 
 from rxrouter._errors import TransportError, TruncatedStreamError
 from rxrouter._wire.chunk import Usage
 from rxrouter._wire.message import AssistantMessage, FunctionCall, ToolCall
+
+_object = msgspec.json.Decoder(dict[str, object]).decode
 
 State = Literal["streaming", "complete", "truncated", "failed"]
 """How far an answer is: still growing, proven finished, cut by the connection, or ended by any other error."""
@@ -106,3 +109,12 @@ def with_arguments(call: ToolCall) -> ToolCall:
     if call.arguments:
         return call
     return ToolCall(id=call.id, type=call.type, function=FunctionCall(name=call.name, arguments="{}"))
+
+
+def is_whole(call: ToolCall) -> bool:
+    """Return whether a call has a name, and arguments that are a JSON object."""
+    try:
+        _object(with_arguments(call).arguments)
+    except (ValueError, RecursionError):
+        return False
+    return bool(call.name)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from reactivex import Observable, abc
 
 from rxrouter._errors import IncompleteToolCallError, RouterError
-from rxrouter._wire.asked import Asked, is_whole
+from rxrouter._wire.asked import Asked
 from rxrouter._wire.chunk import ChatChunk
-from rxrouter._wire.completion import state_after, with_arguments
+from rxrouter._wire.completion import is_whole, state_after, with_arguments
 from rxrouter._wire.message import ToolCall
 from rxrouter.operators._types import Operator
 

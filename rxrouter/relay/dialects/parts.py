@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from rxrouter._wire.asked import Asked, is_whole
+from rxrouter._wire.asked import Asked
 from rxrouter._wire.chunk import ChatChunk, Choice, Delta, ToolCallDelta, Usage, reasoning_of
+from rxrouter._wire.completion import is_whole
 from rxrouter._wire.media import Citation, Image, citation_of, image_of
 from rxrouter._wire.message import ToolCall
 from rxrouter._wire.restarted import Restarted
