@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-# The reasons of OpenRouter, and those of servers that do not translate theirs.
+# Without case and signs, in which servers differ: the words of OpenAI, Anthropic, Cohere and TGI.
 _COMPLETING = {
-    *("tool_calls", "stop", "function_call", "tool_use", "end_turn"),
-    *("stop_sequence", "complete", "completed", "eos"),
+    *("toolcalls", "toolcall", "functioncall", "functioncalls", "tooluse"),
+    *("stop", "stopsequence", "endturn", "complete", "completed", "eos", "eostoken"),
 }
 # These words prove the opposite, whatever stands beside them: finish "tool_calls" with native "length" is a cut call.
 _CUT = re.compile(
@@ -17,11 +17,12 @@ _CUT = re.compile(
     r"|safety|filter|refus|recitation|block|prohibited|spii|sensitive|flagged|guardrail|moderat|^other$",
     re.IGNORECASE,
 )
+_SIGNS = re.compile(r"[\W_]+")
 
 
 def is_completing(reason: str | None) -> bool:
     """Return whether the reason proves that the model had finished."""
-    return (reason or "").lower() in _COMPLETING
+    return reason is not None and _SIGNS.sub("", reason).lower() in _COMPLETING
 
 
 def cutting_reason(reasons: Iterable[str | None]) -> str | None:

@@ -47,7 +47,14 @@ def test_tool_calls_are_released_when_the_answer_is_complete() -> None:
     assert subscription == (0, 4)
 
 
-@pytest.mark.parametrize("reason", ["stop", "STOP", "tool_calls", "function_call", "end_turn", "tool_use", "eos"])
+@pytest.mark.parametrize(
+    "reason",
+    [
+        *("stop", "STOP", "tool_calls", "function_call", "end_turn", "tool_use", "eos", "eos_token", "COMPLETE"),
+        *("tool_call", "TOOL_CALL", "tool-calls", "Tool-Calls", "toolCalls", "function_calls", "FUNCTION_CALLS"),
+        *("tool-use", "endTurn", "stop-sequence"),
+    ],
+)
 def test_a_finish_reason_that_completes_is_proof(reason: str) -> None:
     assert ended(NAME, OSLO, finish(reason)) == ([CALL], None)
 
