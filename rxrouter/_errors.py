@@ -211,6 +211,19 @@ class TruncatedStreamError(ProtocolError):
         super().__init__(message)
 
 
+class EmptyAnswerError(RouterError):
+    """The model finished without a word: `retry_transient` asks again, and ends with this if that gives no more."""
+
+    transient = True
+
+    def __init__(self, finish_reason: str | None = None, usage: Any = None) -> None:
+        super().__init__(f"the answer is finished (finish_reason {finish_reason}) and has no content")
+        # As the server gave it.
+        self.finish_reason = finish_reason
+        # Of the empty answer, where the stream had it: it is billed.
+        self.usage = usage
+
+
 class ChunkDecodeError(ProtocolError):
     """The data of an event is no JSON, or no chunk."""
 

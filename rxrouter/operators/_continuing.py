@@ -12,7 +12,7 @@ from reactivex import Observable, Observer, abc
 
 from rxrouter._attempt import Attempt
 from rxrouter._continuation import Continuation, continuing
-from rxrouter._errors import ContinuationRefusedError, RouterError, StreamError
+from rxrouter._errors import ContinuationRefusedError, EmptyAnswerError, RouterError, StreamError
 from rxrouter._wire.chunk import ChatChunk, Usage
 from rxrouter._wire.completion import ChatCompletion, CompletionChoice, state_after
 from rxrouter._wire.fold import CompletionFold
@@ -78,6 +78,10 @@ class Continuing(Retrying):
                 source = _within(self._beginning, source)
             source = source.pipe(without_echo(partial.text))
         return source.pipe(fused(self._charging))
+
+    def _empty(self, held: list[ChatChunk]) -> EmptyAnswerError | None:
+        # A continuation without content means that the model has nothing to add.
+        return None if self._goes_on else super()._empty(held)
 
     def _announce(self) -> None:
         if not self._goes_on:

@@ -36,6 +36,8 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     retry_on: Callable[[Exception], bool] = is_transient  # never asked of ClientClosedError, which stays
     max_retry_after: float = 60.0
     after_content: AfterContent = "fail"
+    retry_empty: bool = True
+    """Whether an answer that is finished and has no content is tried again, as a transient `EmptyAnswerError`."""
     count_anew: bool = False  # an attempt that brings content is the first of as many again
     random: Callable[[], float] = random.random  # from 0 to 1; what the jitter is drawn with
 
@@ -55,6 +57,8 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
             raise ValueError(f"max_retry_after is a number of seconds >= 0, not {self.max_retry_after}")
         if self.after_content not in get_args(AfterContent):
             raise ValueError(f"after_content is one of {', '.join(get_args(AfterContent))}, not {self.after_content!r}")
+        if not isinstance(self.retry_empty, bool):  # pyright: ignore[reportUnnecessaryIsInstance] # callers need not be typed
+            raise TypeError(f"retry_empty must be True or False, got {self.retry_empty!r}")
 
     def pause(self, error: Exception, failures: int) -> float | None:
         """Seconds until the next attempt; None if there is none.

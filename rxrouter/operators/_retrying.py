@@ -9,7 +9,9 @@ from reactivex import Observable, abc
 from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 from reactivex.scheduler import TimeoutScheduler
 
+from rxrouter._errors import EmptyAnswerError
 from rxrouter._wire.restarted import Restarted
+from rxrouter.operators._emptiness import empty_answer
 from rxrouter.operators._retry_policy import RetryPolicy
 from rxrouter.operators._routes import Leading, tell_attempts
 
@@ -47,6 +49,9 @@ class Retrying(abc.DisposableBase):
 
         def on_completed() -> None:
             if not leading.over:
+                if (empty := self._empty(leading.held)) is not None:
+                    self._failed(empty, leading, context)
+                    return
                 self._begin()
                 leading.pass_on()
             self._observer.on_completed()
@@ -63,6 +68,10 @@ class Retrying(abc.DisposableBase):
     def _next(self) -> Observable[Any]:
         """What the attempt subscribes to."""
         return self._source
+
+    def _empty(self, held: list[Any]) -> EmptyAnswerError | None:
+        """Return the error of an attempt that has completed without content; None where that may be."""
+        return empty_answer(held) if self._policy.retry_empty else None
 
     def _announce(self) -> None:
         """The attempt has content: only now what another has shown is void, for there is something in its place."""

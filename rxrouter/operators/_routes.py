@@ -36,7 +36,7 @@ class Leading(Generic[T]):
     def __init__(self, observer: abc.ObserverBase[T], chosen: Callable[[], bool]) -> None:
         self.over = False  # everything passes
         self.unstarted = False  # the source could not be subscribed
-        self._held: list[T] = []
+        self.held: list[T] = []
         self._observer = observer
         self._chosen = chosen
 
@@ -45,14 +45,14 @@ class Leading(Generic[T]):
         if self.over:
             self._observer.on_next(value)
             return
-        self._held.append(value)
-        if (is_content(value) or len(self._held) > _MOST_HELD) and self._chosen():
+        self.held.append(value)
+        if (is_content(value) or len(self.held) > _MOST_HELD) and self._chosen():
             self.pass_on()
 
     def pass_on(self) -> None:
         """Tells what was held; at an ending, too, for the last source's is the ending of all."""
         self.over = True
-        held, self._held = self._held, []
+        held, self.held = self.held, []
         for value in held:
             self._observer.on_next(value)
 

@@ -24,8 +24,9 @@ def continue_from_partial(
         rest                      -b-c-|
         continue_from_partial()   -A-B----C-|
 
-    Before the first content it is `retry_transient()`; so it is, with `after_content="restart"`, while there is no text
-    to send back. What the continuation repeats of the text is taken away: its longest overlap with the end of what was
+    Before the first content it is `retry_transient()`, also for an empty answer; so it is, with
+    `after_content="restart"`, while there is no text to send back.
+    What the continuation repeats of the text is taken away: its longest overlap with the end of what was
     shown, unless that repeats itself there; its beginning is held until that is known, and where it is cut before, not
     shown: the answer is then shorter, but never garbled. Usage and cost are those of
     all attempts that have said theirs; `max_tokens` counts anew. Each chunk keeps the id of its own generation.

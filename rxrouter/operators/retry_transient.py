@@ -25,6 +25,8 @@ def retry_transient(
         retry_transient()   -------a-b-|
 
     Before the first content nobody sees it: what an attempt says before that is held, and said only if it gets there.
+    So it is with an answer that is finished and empty (no text, reasoning, refusal, tool call or media, and a finish
+    reason such as `stop`), unless the policy has `retry_empty=False`.
     After content the policy's `after_content` says what happens: `fail` passes the error; `restart` begins anew, and
     emits a `Restarted` before the new content, which the folds and displays of this library understand; `continue` is
     `continue_from_partial()`.
@@ -33,8 +35,9 @@ def retry_transient(
         policy: How often, and when.
     Emits: the values of one attempt; with `restart`, of several, each from the second on behind a `Restarted`. In
         streams of other values than chunks each is content, but for comments and "".
-    Errors: what is not transient, at once; the last attempt's, with those of the others as `attempts` on it; one after
-        content, with `fail`; one with a pause longer than `max_retry_after`, at once; what `retry_on` raised.
+    Errors: what is not transient, at once; the last attempt's, with those of the others as `attempts` on it, also
+        EmptyAnswerError; one after content, with `fail`; one with a pause longer than `max_retry_after`, at once; what
+        `retry_on` raised.
     Cancels: the attempt that runs, or the pause, on dispose.
     Source: RxPY's `retry` doubles the text and counts every error (RX 2f); PEERS P6, C.1; WIRE 13.11 on what may pass.
 

@@ -349,3 +349,21 @@ def test_a_mark_of_another_retry_passes() -> None:
     scheduler.advance_to(5)
 
     assert heard == [ONE, mark, TWO]
+
+
+STOP = chunk(choices=[{"delta": {}, "finish_reason": "stop"}])
+
+
+def test_an_answer_is_begun_anew_when_it_was_empty() -> None:
+    scheduler, left, heard = TestScheduler(), [saying(STOP, None), saying(ONE, STOP, None)], list[ChatChunk]()
+    source = rx.defer(lambda _: left.pop(0))
+    source.pipe(continue_from_partial(lambda _: rx.empty(), policy=SOON)).subscribe(heard.append, scheduler=scheduler)
+    scheduler.advance_to(50)
+
+    assert heard == [ONE, STOP]
+
+
+def test_an_answer_is_whole_when_there_is_nothing_to_go_on_with() -> None:
+    chunks, ending = continued(lambda _: saying(STOP, None), ONE, CUT)
+
+    assert (words(chunks), ending) == ("one", None)

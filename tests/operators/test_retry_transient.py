@@ -17,14 +17,16 @@ from reactivex.testing import TestScheduler
 from rxrouter import (
     ChatChunk,
     ClientClosedError,
+    EmptyAnswerError,
     Restarted,
     RetryPolicy,
     StatusError,
     TransportError,
     TruncatedStreamError,
+    is_transient,
 )
 from rxrouter._source.loop import LoopScheduler
-from rxrouter.operators import completion, retry_transient, timeouts
+from rxrouter.operators import completion, fallback, hedge, retry_transient, timeouts
 from rxrouter.operators._retry_policy import AfterContent
 from tests.operators.support import Notification, chunk, play, recorded, subscribed_scheduler
 
@@ -235,6 +237,113 @@ def test_attempts_are_counted_anew_after_content_by_choice() -> None:
     assert isinstance(played(once, cut, cut, [(1, LO), (2, None)])[-1][1], TransportError)
 
 
+def finish(reason: str | None, native: str | None = None, *, index: int = 0) -> ChatChunk:
+    return chunk(choices=[{"index": index, "delta": {}, "finish_reason": reason, "native_finish_reason": native}])
+
+
+STOP, USAGE = finish("stop"), chunk(usage={"total_tokens": 3, "cost": 0.25})
+
+
+def test_an_empty_answer_is_tried_again_when_it_is_finished() -> None:
+    heard = played(SOON, [(1, ROLE), (2, STOP), (3, USAGE), (4, None)], [(1, HEL), (2, STOP), (3, None)])
+
+    assert heard == [(6, HEL), (7, STOP), (8, None)]
+
+
+@pytest.mark.parametrize("reason", ["stop", "end_turn", "eos", "tool_calls"])
+def test_an_empty_answer_is_tried_again_when_any_reason_completes_it(reason: str) -> None:
+    assert played(SOON, [(1, finish(reason)), (2, None)], [(1, HEL), (2, None)]) == [(4, HEL), (5, None)]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        finish("length"),
+        finish("max_tokens"),
+        finish("content_filter"),
+        finish("stop", "MAX_TOKENS"),
+        finish("stop", "SAFETY"),
+        finish("a new reason"),
+        ROLE,
+    ],
+    ids=["length", "max_tokens", "filter", "native length", "native filter", "unknown", "without a reason"],
+)
+def test_an_answer_without_content_passes_when_its_reason_explains_it(end: ChatChunk) -> None:
+    assert played(SOON, [(1, end), (2, None)], [(1, HEL), (2, None)]) == [(2, end), (2, None)]
+
+
+def test_an_empty_answer_passes_when_one_of_its_choices_was_cut() -> None:
+    cut = finish("length", index=1)
+
+    assert played(SOON, [(1, STOP), (2, cut), (3, None)], [(1, HEL)]) == [(3, STOP), (3, cut), (3, None)]
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"content": "a"},
+        {"reasoning": "hm"},
+        {"refusal": "no"},
+        {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": ""}}]},
+        {"images": [{"type": "image_url"}]},
+        {"audio": {"data": "x"}},
+    ],
+    ids=lambda delta: next(iter(delta)),
+)
+def test_an_answer_with_any_content_is_not_empty(delta: dict[str, object]) -> None:
+    shown = chunk(delta)
+
+    assert played(SOON, [(1, shown), (2, STOP), (3, None)]) == [(1, shown), (2, STOP), (3, None)]
+
+
+def test_a_chain_ends_with_an_empty_answer_error_when_its_attempts_are_spent() -> None:
+    *said, (at, error) = played(SOON, [(1, ROLE), (2, STOP), (3, USAGE), (4, None)])
+
+    assert said == [(15, ROLE), (15, STOP), (15, USAGE)]
+    assert at == 15
+    assert isinstance(error, EmptyAnswerError)
+    assert is_transient(error)
+    assert (error.finish_reason, error.generation_id, error.chunks_seen, error.usage) == (
+        "stop",
+        "gen-1",
+        3,
+        USAGE.usage,
+    )
+    assert [type(attempt) for attempt in error.attempts] == [EmptyAnswerError] * 2
+
+
+def test_an_empty_answer_passes_when_the_policy_leaves_it() -> None:
+    policy = RetryPolicy(first_delay=1, jitter=0, retry_empty=False)
+
+    assert played(policy, [(1, STOP), (2, None)], [(1, HEL), (2, None)]) == [(2, STOP), (2, None)]
+
+
+def test_an_empty_answer_error_is_the_end_when_retry_on_refuses_it() -> None:
+    policy = RetryPolicy(first_delay=1, jitter=0, retry_on=lambda error: isinstance(error, StatusError))
+
+    ((_, stop), (at, error)) = played(policy, [(1, STOP), (2, None)], [(1, HEL), (2, None)])
+
+    assert (at, stop) == (2, STOP)
+    assert isinstance(error, EmptyAnswerError)
+
+
+def test_a_restart_is_tried_again_when_its_answer_is_empty() -> None:
+    heard = played(RESTART, [(1, HEL), (2, TransportError(phase="read"))], [(1, STOP), (2, None)], [(1, LO), (2, None)])
+
+    assert [type(value) for _, value in heard] == [ChatChunk, Restarted, ChatChunk, type(None)]
+    assert heard[2] == (8, LO)
+
+
+def test_another_source_is_asked_when_each_attempt_of_one_is_empty() -> None:
+    for route in (fallback(rx.of(HEL)), hedge(rx.of(HEL), delay=99)):
+        scheduler, heard = TestScheduler(), list[ChatChunk]()
+        empty = in_turn(scheduler, [(1, STOP), (2, None)])
+        empty.pipe(retry_transient(SOON), route).subscribe(heard.append, scheduler=scheduler)
+        scheduler.advance_to(50)
+
+        assert heard == [HEL]
+
+
 def test_other_values_than_chunks_are_content_each() -> None:
     error = StatusError(502)
 
@@ -396,6 +505,8 @@ def test_a_policy_that_is_none_is_refused_where_it_is_written() -> None:
         wrong(3)
     with pytest.raises(TypeError, match="attempts is a whole number"):
         RetryPolicy(attempts="3")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="retry_empty must be True or False, got 'no'"):
+        RetryPolicy(retry_empty="no")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
 def _errors(at: int) -> list[Any]:

@@ -51,6 +51,7 @@ MADE: dict[type[RouterError], Any] = {
     _errors.ContentTypeError: lambda: _errors.ContentTypeError("text/html", b"<html>\xff"),
     _errors.EventTooLargeError: lambda: _errors.EventTooLargeError(64),
     _errors.TruncatedStreamError: _errors.TruncatedStreamError,
+    _errors.EmptyAnswerError: lambda: _errors.EmptyAnswerError("stop", Usage(total_tokens=3, cost=0.25)),
     _errors.ChunkDecodeError: lambda: ChunkDecodeError("expected an object", b"[\x00]"),
     _errors.AnswerDecodeError: lambda: _errors.AnswerDecodeError("no JSON", 17),
     _errors.IncompleteToolCallError: lambda: IncompleteToolCallError(

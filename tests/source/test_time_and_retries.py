@@ -17,6 +17,7 @@ from rxrouter import (
     ClientClosedError,
     ContentTimeoutError,
     ContinuationRefusedError,
+    EmptyAnswerError,
     OpenRouter,
     Restarted,
     RetryPolicy,
@@ -551,3 +552,26 @@ async def test_usage_is_waited_for_behind_a_finish_reason_for_as_long_as_silence
 
     assert seen.endings == [None]
     assert seen.values[-1].usage is not None
+
+
+EMPTY = answer("", comments=0)
+
+
+async def test_an_empty_answer_of_a_server_is_asked_for_again() -> None:
+    async with served(in_turn(Reply(EMPTY), Reply(WHOLE))) as (client, simulator):
+        whole = await client.chat("hi").pipe(retry_transient(SOON), completion())
+
+    assert whole.text == WORDS
+    assert len(simulator.exchanges) == 2
+
+
+async def test_a_server_that_gives_nothing_ends_with_what_each_attempt_was() -> None:
+    async with served(Reply(EMPTY)) as (client, simulator):
+        seen = await observe(client.chat("hi").pipe(retry_transient(SOON), completion()))
+
+    (error,) = seen.endings
+    assert isinstance(error, EmptyAnswerError)
+    assert len(error.attempts) == 2
+    assert error.generation_id
+    assert error.partial.state != "complete"
+    assert len(simulator.exchanges) == 3
