@@ -29,8 +29,12 @@ COMPLETE, FAILED, INTERRUPTED = 0, 1, 130  # argparse exits with 2 by itself
 
 _OFFLINE_RATE = 60.0  # words a second: a model that one can read along with
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
-# What an answer may not do to a terminal: move the cursor, set the title, hide itself.
-_CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+# Characters that act on a terminal: C0 controls, DEL, C1 controls, and those that reorder the text around them
+# (bidirectional embeddings, overrides and isolates).
+_ACTING = (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_CONTROLS = {code: None for code in _ACTING if chr(code) not in "\n\t"}
+# JSON with these escapes has the same value. White space between its tokens must stay.
+_JSON_CONTROLS = {code: f"\\u{code:04x}" for code in _ACTING if chr(code) not in "\n\t\r"}
 _ADVICE = {
     400: "see `--model`; the names are at https://openrouter.ai/models",
     401: "check OPENROUTER_API_KEY; keys are made at https://openrouter.ai/keys",
@@ -147,7 +151,7 @@ class _Screen:
     def show(self, chunk: ChatChunk) -> None:
         self._fold.add(chunk)
         if self._options.raw:
-            print(chunk.raw.decode(errors="replace"), flush=True)
+            _print_json(chunk.raw)
         elif not self._options.json:
             for choice in chunk.choices[:1]:
                 self._type(reasoning_of(choice.delta), choice.delta.content)
@@ -173,7 +177,7 @@ class _Screen:
         if self._thinking:
             self._write(_PLAIN)
         if self._options.json and (completion := self._fold.completion()).choices:
-            print(msgspec.json.encode(completion).decode())
+            _print_json(msgspec.json.encode(completion))
         if self._column:
             print(flush=True)
         if self._options.stats:
@@ -201,12 +205,18 @@ async def _models(options: argparse.Namespace) -> int:
         client = await _client(stack, "these models are simulated" if options.offline else "")
         models = await client.models().pipe(ops.filter(asked_for), ops.to_list())
     if options.json:
-        print(f"[{', '.join(model.raw.decode(errors='replace') for model in models)}]")
+        _print_json(b"[%b]" % b", ".join(model.raw for model in models))
     elif models:
         _print_table(models)
     else:
         _say("there is no such model")
     return COMPLETE
+
+
+def _print_json(data: bytes) -> None:
+    """Print the bytes as received; on a terminal, escape the characters that act on it."""
+    text = data.decode(errors="replace")
+    print(text.translate(_JSON_CONTROLS) if sys.stdout.isatty() else text, flush=True)
 
 
 def _print_table(models: Sequence[Model]) -> None:

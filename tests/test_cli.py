@@ -147,22 +147,48 @@ def test_ctrl_c_closes_the_stream_and_keeps_what_was_received() -> None:
         assert server.exchanges[0].left_at is not None
 
 
+def on_terminal(url: str, *arguments: str) -> bytes:
+    """The bytes that a terminal receives of a run that succeeds."""
+    primary, terminal = pty.openpty()
+    run = subprocess.Popen(
+        [*COMMAND, *arguments],
+        stdout=terminal,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"OPENROUTER_BASE_URL": url},
+    )
+    assert run.wait(30) == 0
+    os.close(terminal)
+    screen = os.read(primary, 10_000)
+    os.close(primary)
+    return screen
+
+
 def test_a_terminal_gets_thoughts_dimmed_and_no_control_characters() -> None:
     events = [chunk({"reasoning": "Hm."}), chunk({"content": "\x1b]0;owned\x07Hi\x9b2J"}), *answer("")[-3:]]
     with Simulator(Reply(events)) as server:
-        primary, terminal = pty.openpty()
-        run = subprocess.Popen(
-            [*COMMAND, "chat", "hi"],
-            stdout=terminal,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"OPENROUTER_BASE_URL": server.base_url},
-        )
-        assert run.wait(30) == 0
-        os.close(terminal)
-        screen = os.read(primary, 10_000)
-        os.close(primary)
+        screen = on_terminal(server.base_url, "chat", "hi")
 
     assert screen == b"\x1b[2mHm.\x1b[0m\r\n\r\n]0;ownedHi2J\r\n"
+
+
+HOSTILE = "".join(map(chr, (*range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+"""DEL, the C1 controls, and the characters that reorder the text around them."""
+
+
+@pytest.mark.parametrize("form", [(), ("--json",), ("--raw",)], ids=str)
+def test_a_terminal_gets_no_character_that_acts_on_it_when_an_answer_has_some(form: tuple[str, ...]) -> None:
+    with Simulator(Reply([chunk({"content": f"a{HOSTILE}b"}), *answer("")[-3:]])) as server:
+        screen = on_terminal(server.base_url, "chat", "hi", *form).decode()
+        piped = rxrouter("chat", "hi", *form, url=server.base_url).stdout
+
+    assert not set(screen) & set(HOSTILE)
+    assert HOSTILE in piped
+    if form:
+        printed = json.loads(screen.splitlines()[0])
+        [choice] = printed["choices"]
+        assert (choice["text"] if form == ("--json",) else choice["delta"]["content"]) == f"a{HOSTILE}b"
+    else:
+        assert screen == "ab\r\n"
 
 
 def test_a_closed_pipe_ends_it_quietly() -> None:
