@@ -14,10 +14,16 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from rxrouter.sharing._redis_line import Command
+from rxrouter._errors import LogLostError
+from rxrouter.sharing._entries import decode_ending
+from rxrouter.sharing._redis_line import Command, lost_by
 from rxrouter.sharing._redis_settings import Settings
+from rxrouter.sharing.log import Status
 
 BY, END, KEY = b"by", b"end", b"key"
+
+LAST = 3
+"""Entries at a log's end that show how far it is: the ending, one with chunks, and the one that those are behind."""
 
 # Begins a log, and its lease, if there is none; gives its first entry either way. So it may be run again by who does
 # not know whether it was. A log without a writer is forgotten as one that has ended.
@@ -70,6 +76,10 @@ class Keys:
         """Gives the id; None if there is no log, FENCED if it has gone on without us."""
         return ("XADD", self.log, "NOMKSTREAM", str(at), *fields)
 
+    def exists(self) -> Command:
+        """Gives 1 if there is anything under the name of the log, 0 otherwise."""
+        return ("EXISTS", self.log)
+
     def first(self) -> Command:
         """Gives the first entry, in a list that may be empty."""
         return ("XRANGE", self.log, "-", "+", "COUNT", 1)
@@ -107,6 +117,53 @@ def ring(settings: Settings, node: str, key: str) -> list[Command]:
 
 
 def fields(entry: Any) -> tuple[Id, list[bytes]]:
-    """An entry's id, and its fields and values in turn."""
+    """Return an entry's id, and its fields and values in turn."""
     text, pairs = entry
     return Id.of(text), pairs
+
+
+class Claimed(NamedTuple):
+    """A generation's first entry."""
+
+    epoch: int
+    token: bytes
+
+
+def claimed(exists: int, first: list[Any]) -> Claimed | None:
+    """Return the first entry, of the replies to `exists` and `first`; None if there is no log.
+
+    Raises:
+        LogLostError: something else is under its name.
+    """
+    if first:
+        at, pairs = fields(first[0])
+        if at.number == 0 and len(pairs) == 2 and pairs[0] == BY:  # noqa: PLR2004 - a field and its value
+            return Claimed(at.epoch, pairs[1])
+    if first or exists:
+        raise LogLostError("Redis has something else under its key")
+    return None
+
+
+def status(exists: int, first: list[Any], last: list[Any]) -> Status:
+    """Return how far a generation is, of the replies to `exists`, `first` and `last(LAST)`.
+
+    Raises:
+        LogLostError: a reader could not read it.
+    """
+    begun = claimed(exists, first)
+    if begun is None or not last:
+        return Status("unknown")
+    try:
+        entries = [fields(entry) for entry in last]
+        ending = entries.pop(0)[1] if entries[0][1][0] == END and entries[0][0] == (begun.epoch + 1, 0) else None
+        at = entries[0][0]
+        # The entry before it, or the first one, has the number from which its chunks are counted.
+        before = entries[1][0] if at.number else at
+        counted = len(entries[0][1]) // 2 if at.number else 0
+        if {at.epoch, before.epoch} != {begun.epoch} or at.number != before.number + counted:
+            raise LogLostError("Redis has another one under its key, or only a part of it")  # noqa: TRY301 - as below
+        return Status("running", at.number) if ending is None else Status.ended(at.number, decode_ending(ending[1]))
+    except LogLostError:
+        raise
+    except Exception as error:
+        raise lost_by(error) from error

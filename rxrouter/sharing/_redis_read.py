@@ -8,9 +8,9 @@ from typing import Any, cast
 
 from redis.exceptions import ResponseError
 
-from rxrouter._errors import LogLostError, ProducerLostError, RouterError, UnknownGenerationError
+from rxrouter._errors import LogLostError, ProducerLostError, UnknownGenerationError
 from rxrouter.sharing._entries import another, decode, decode_ending, encode_ending
-from rxrouter.sharing._redis_keys import BY, END, Id, Keys, fields
+from rxrouter.sharing._redis_keys import BY, END, Id, Keys, claimed, fields
 from rxrouter.sharing._redis_line import UNWRITABLE, Line, Step, UnreachableError, lost_by, take_turns
 from rxrouter.sharing._redis_settings import Settings
 from rxrouter.sharing._redis_write import BEATS
@@ -93,7 +93,7 @@ class Reading:
 
     async def _take_turn(self) -> None:
         news, self._news = self._news, []
-        await self._line.walk(followed.exists() for followed in news)
+        await self._line.walk(step for followed in news for step in followed.exists())
         if asyncio.get_running_loop().time() >= self._next_look:
             await self._look()
         if behind := [followed for followed in self._all() if followed.behind]:
@@ -165,7 +165,7 @@ class Reading:
 
     async def _search(self, followed: list[Followed], error: ResponseError) -> None:
         """One of them is bad, or Redis is."""
-        await self._line.walk(one.exists() for one in followed)
+        await self._line.walk(step for one in followed for step in one.exists())
         if not any(one.tape.over for one in followed):
             raise UnreachableError(asyncio.get_running_loop().time()) from error
 
@@ -204,18 +204,20 @@ class Followed:
         self._keys = keys
         self._lease = lease
         self._clock = asyncio.get_running_loop().time
+        self._exists = 0  # the last reply to that question
         self._epoch: int | None = None
         self._unheld: float | None = None  # since when no lease was found
 
-    def exists(self) -> Step:
-        """Whether there is such a log, and still the same."""
-        return Step(self._keys.first(), self.tape.end, self._seen)
+    def exists(self) -> Iterator[Step]:
+        """Look whether there is such a log, and still the same."""
+        yield Step(self._keys.exists(), self.tape.end, self._found)
+        yield Step(self._keys.first(), self.tape.end, self._seen)
 
     def look(self, *, judge: bool) -> Iterator[Step]:
         """Whether the log is there, the same, and, if that is to be judged, somebody writes it."""
         self.due = self._clock() + self._lease * _LOOK
         self.orphaned = False
-        yield self.exists()
+        yield from self.exists()
         if judge and not self.behind:
             yield Step(self._keys.holder(), self.tape.end, self._held)
 
@@ -241,9 +243,9 @@ class Followed:
         self.read_to = entry[0]
         try:
             self._put(*fields(entry))
-        except RouterError as error:
+        except LogLostError as error:
             self.tape.end(error)
-        except Exception as error:  # noqa: BLE001 - whatever somebody has put there, it is this generation's alone
+        except Exception as error:  # noqa: BLE001 - a damaged entry, of this generation alone
             self.tape.end(lost_by(error))
 
     def _put(self, at: Id, pairs: list[bytes]) -> None:
@@ -257,17 +259,22 @@ class Followed:
         else:
             raise LogLostError("Redis has another one under its key, or only a part of it")
 
+    def _found(self, reply: int) -> None:
+        self._exists = reply
+
     def _seen(self, reply: list[Any]) -> None:
-        if reply:
-            epoch = fields(reply[0])[0].epoch
-            if self._epoch is None:
-                self._epoch = epoch
-            elif epoch != self._epoch:
-                self.tape.end(LogLostError("Redis has another one under its key"))
-        elif self._epoch is None:
-            self.tape.end(UnknownGenerationError(self.key))
+        try:
+            begun = claimed(self._exists, reply)
+        except LogLostError as error:
+            self.tape.end(error)
+            return
+        if begun is None:
+            gone = UnknownGenerationError(self.key) if self._epoch is None else LogLostError("Redis has it no more")
+            self.tape.end(gone)
+        elif self._epoch not in {None, begun.epoch}:
+            self.tape.end(LogLostError("Redis has another one under its key"))
         else:
-            self.tape.end(LogLostError("Redis has it no more"))
+            self._epoch = begun.epoch
 
     def _held(self, reply: bytes | None) -> None:
         """Nobody writes if two looks say so, and there was time for a beat between; Redis may have been held up."""

@@ -13,10 +13,10 @@ try:
 except ImportError as error:
     raise ImportError("RedisLog needs redis-py: pip install 'rxrouter[redis]'") from error
 
-from rxrouter._errors import ProducerLostError, RouterError, UnknownGenerationError
-from rxrouter.sharing._entries import another, decode_ending, encode_ending
-from rxrouter.sharing._redis_keys import END, Id, Keys, bell, fields, ring
-from rxrouter.sharing._redis_line import Line, lost_by
+from rxrouter._errors import LogLostError, ProducerLostError, RouterError, UnknownGenerationError
+from rxrouter.sharing._entries import another, encode_ending
+from rxrouter.sharing._redis_keys import END, LAST, Id, Keys, bell, claimed, ring, status
+from rxrouter.sharing._redis_line import Line
 from rxrouter.sharing._redis_read import Reading
 from rxrouter.sharing._redis_settings import Settings
 from rxrouter.sharing._redis_write import RedisWriter, Writing
@@ -88,12 +88,14 @@ class RedisLog:
         """See `Log`."""
         keys = self._keys(key)
         token = f"{self._node} {next(self._numbers)}"
-        [[first]] = await self._commands.insist([keys.claim(token)])
-        at, (_, by) = fields(first)
-        if by != token.encode():
+        exists, first = await self._commands.insist([keys.exists(), keys.claim(token)])
+        begun = claimed(exists, first)
+        if begun is None:
+            raise LogLostError("Redis has something else under its key")
+        if begun.token != token.encode():
             return None
         self._reading.start()  # of the bell
-        return RedisWriter(self._writing, keys, token=token, epoch=at.epoch, on_lost=on_lost)
+        return RedisWriter(self._writing, keys, token=token, epoch=begun.epoch, on_lost=on_lost)
 
     def follow(self, key: str) -> Tape:
         """See `Log`."""
@@ -109,10 +111,11 @@ class RedisLog:
                 raise another(writer.error)
             return
         keys = self._keys(key)
-        [first] = await self._commands.insist([keys.first()])
-        if not first:
+        exists, first = await self._commands.insist([keys.exists(), keys.first()])
+        begun = claimed(exists, first)
+        if begun is None:
             raise UnknownGenerationError(key)
-        at = Id(fields(first[0])[0].epoch + 1, 0)
+        at = Id(begun.epoch + 1, 0)
         end = [keys.add(at, END, encode_ending(error)), keys.keep(), keys.holder(), keys.release()]
         _, _, holder, _ = await self._commands.insist(end)
         if holder is not None:
@@ -121,13 +124,13 @@ class RedisLog:
     async def status(self, key: str) -> Status:
         """See `Log`."""
         keys = self._keys(key)
-        status, held = await self._look(keys)
-        if status.state == "running" and not held:
+        found, held = await self._look(keys)
+        if found.state == "running" and not held:
             await asyncio.sleep(self._settings.lease / 2)  # as its readers do: its writer may have been held up
-            status, held = await self._look(keys)
-        if status.state == "running" and not held:
-            return Status.ended(status.entries, ProducerLostError())
-        return status
+            found, held = await self._look(keys)
+        if found.state == "running" and not held:
+            return Status.ended(found.entries, ProducerLostError())
+        return found
 
     async def aclose(self) -> None:
         """See `Log`."""
@@ -138,16 +141,9 @@ class RedisLog:
 
     async def _look(self, keys: Keys) -> tuple[Status, bool]:
         """How far it is, and whether somebody holds its lease."""
-        last, holder = await self._commands.insist([keys.last(2), keys.holder()])
-        if not last:
-            return Status("unknown"), False
-        try:
-            at, pairs = fields(last[0])
-            if pairs[0] != END:
-                return Status("running", at.number), holder is not None
-            return Status.ended(fields(last[1])[0].number, decode_ending(pairs[1])), False
-        except Exception as error:
-            raise lost_by(error) from error
+        looks = [keys.exists(), keys.first(), keys.last(LAST), keys.holder()]
+        exists, first, last, holder = await self._commands.insist(looks)
+        return status(exists, first, last), holder is not None
 
     def _keys(self, key: str) -> Keys:
         return Keys(self._settings, key)
