@@ -144,7 +144,7 @@ class RedisWriter:
         self._epoch = epoch
         self._on_lost = on_lost
         self._written = 0  # chunks that Redis has acknowledged
-        self._sent = 0  # chunks in the entry on its way
+        self._sent = 0  # chunks in the entry that has no reply yet
         self._pending: deque[bytes] = deque()  # those after them
         self._ending: bytes | None = None
         self._doubt = False  # what Redis has is to be looked at first
@@ -182,8 +182,10 @@ class RedisWriter:
             yield Step(self._keys.renew(self._token, only_if_held=False))  # before the look: who ends it takes it
             yield Step(self._keys.last(1), self.give_up, self._looked)
         elif self._pending:
-            batch = list(islice(self._pending, _BATCH))
-            self._sent = len(batch)
+            # An entry without a reply may still arrive, even behind the look that misses it. So it is repeated as it
+            # was: of two entries with one id and one content, Redis takes one.
+            self._sent = self._sent or min(len(self._pending), _BATCH)
+            batch = list(islice(self._pending, self._sent))
             at = Id(self._epoch, self._written + self._sent)
             yield Step(self._keys.add(at, *chain.from_iterable(enumerate(batch))), self.give_up, self._added)
         elif self._ending is not None:
@@ -217,6 +219,8 @@ class RedisWriter:
             self._acknowledge(self._sent)
 
     def _acknowledge(self, count: int) -> None:
+        if count:
+            self._sent = 0
         self._written += count
         self._hold(-sum(len(self._pending.popleft()) for _ in range(min(count, len(self._pending)))))
         if self._pending or self._ending is not None:
