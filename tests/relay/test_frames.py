@@ -112,3 +112,25 @@ def test_an_end_that_is_not_in_the_log_has_no_place_and_is_told_at_once() -> Non
     assert not any(b"id: " in frame for frame in frames)
     assert telling.numbered
     assert not telling.behind
+
+
+class Syllables(OpenAIChunks):
+    """Encodes each chunk as three payloads."""
+
+    def chunk(self, chunk: ChatChunk) -> tuple[bytes, ...]:
+        text = chunk.choices[0].delta.content or ""
+        return tuple(f"{text}{number}".encode() for number in range(3))
+
+
+def test_a_reader_gets_the_rest_of_an_entry_when_it_comes_back_between_its_frames() -> None:
+    entries = [chunk({"content": text}) for text in "abc"]
+    first = Telling(Syllables(), Place())
+    frames = [frame for entry in entries for frame in first.chunk(entry)]
+    events = [event for event in SSEParser().feed(b"".join(frames)) if isinstance(event, ServerSentEvent)]
+    assert [event.data for event in events] == [f"{text}{number}" for text in "abc" for number in range(3)]
+    assert [event.id for event in events] == ["0.1", "0.2", "1", "1.1", "1.2", "2", "2.1", "2.2", "3"]
+
+    for read, event in enumerate(events, 1):
+        again = Telling(Syllables(), Place.parse(event.id))
+        assert [frame for entry in entries for frame in again.chunk(entry)] == frames[read:]
+        assert not again.behind

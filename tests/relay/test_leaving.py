@@ -91,6 +91,33 @@ async def test_a_reader_that_leaves_is_noticed_in_silence(*, how: str, much: boo
         await until(lambda: not connections())
 
 
+async def test_a_wait_for_room_is_cancelled_when_its_response_is() -> None:
+    live, responding = Live(), list[asyncio.Task[object]]()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        responding.append(asyncio.ensure_future(respond(request, live, **FOREVER)))
+        await asyncio.wait(responding)
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/", handler)
+    async with listening(app) as url:
+        browser = await asyncio.to_thread(reader_of, url, tls=False)
+        await until(lambda: live.watched)
+        live.on_next(chunk({"content": "much " * 2_000_000}))
+        await until(lambda: connections()[0]._waiting is not None)  # pyright: ignore[reportPrivateUsage] - no other way
+        waiting = connections()[0]._waiting  # pyright: ignore[reportPrivateUsage] - see above
+        assert waiting is not None
+
+        responding[0].cancel()
+        await asyncio.wait(responding)
+
+        assert waiting.cancelling() == 1
+        assert not live.watched
+        await asyncio.wait([waiting])
+        browser.close()
+
+
 def reader_of(url: str, *, tls: bool) -> socket.socket:
     """One that has asked, and reads nothing."""
     browser = socket.socket()

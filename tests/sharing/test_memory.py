@@ -5,9 +5,10 @@ import gc
 import tracemalloc
 
 import pytest
-from reactivex import from_iterable
+from reactivex import Observable, abc, from_iterable
+from reactivex.disposable import Disposable
 
-from rxrouter import Overflow, iterate
+from rxrouter import ChatChunk, Overflow, iterate
 from rxrouter._errors import UnknownGenerationError
 from rxrouter.sharing import Hub, MemoryLog
 from tests.sharing.support import Reader, Source, started, word, words
@@ -124,3 +125,16 @@ async def test_what_is_made_by_hand_and_odd_chunks_are_kept_too() -> None:
 def test_bounds_below_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match="nothing"):
         MemoryLog(keep_seconds=-1)
+
+
+async def test_the_starter_gets_all_of_a_synchronous_source_when_nothing_is_kept() -> None:
+    def subscribe(observer: abc.ObserverBase[ChatChunk], _: object = None) -> abc.DisposableBase:
+        for number in (1, 2, 3):
+            observer.on_next(word(number))
+        observer.on_completed()
+        return Disposable()
+
+    async with Hub(MemoryLog(keep_count=0)) as hub:
+        starter = Reader(hub.start("k", Observable(subscribe)))
+
+        assert (await starter.until_over(), starter.read) == (None, words(3))

@@ -536,6 +536,17 @@ async def test_who_waits_when_the_log_is_closed_is_told_and_no_connection_is_lef
     assert own_server.ask("CLIENT", "LIST").count(b"id=") == 1  # who asks
 
 
+async def test_a_log_that_is_closed_starts_no_task(server: RedisServer) -> None:
+    log = redis_logs(server)()
+    await log.aclose()
+    before = asyncio.all_tasks()
+
+    tape = log.follow("k")
+
+    assert isinstance(tape.error, LogLostError)
+    assert asyncio.all_tasks() == before
+
+
 async def test_the_loss_of_a_producer_is_told_also_where_it_can_not_be_written(own_server: RedisServer) -> None:
     _lay(own_server, "full", "k")
     own_server.ask("CONFIG", "SET", "maxmemory", "1")
