@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Hashable, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
@@ -273,7 +273,7 @@ class OpenRouter:
                 observer=observer,
             )
 
-        return self._cold(post, self._limiter)
+        return self._cold(post, self._limiter, None if request is None else (ref(self), request.model))
 
     def _get(self, path: str, kind: type[A]) -> LoopObservable[A]:
         outgoing = Outgoing(self._base_url + path, self._json_headers)
@@ -290,18 +290,21 @@ class OpenRouter:
         )
 
     def _cold(
-        self, request: Callable[[abc.ObserverBase[Any]], abc.DisposableBase], limiter: Limiter | None = None
+        self,
+        request: Callable[[abc.ObserverBase[Any]], abc.DisposableBase],
+        limiter: Limiter | None = None,
+        origin: Hashable | None = None,
     ) -> LoopObservable[Any]:
         """A request for each subscription."""
         if limiter is None:
-            return LoopObservable(Direct(request), self._home)
+            return LoopObservable(Direct(request), self._home, origin)
 
         def wait(observer: abc.ObserverBase[Any], _: abc.SchedulerBase | None = None) -> abc.DisposableBase:
             if self._home.closed:  # nobody has to wait for being told that
                 return request(observer)
             return limiter.enter(observer, request, self._home.scheduler)
 
-        return LoopObservable(Observable(wait), self._home)
+        return LoopObservable(Observable(wait), self._home, origin)
 
     async def aclose(self) -> None:
         """Ends running streams with ClientClosedError, and returns when every socket is released.

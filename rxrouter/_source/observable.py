@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Hashable
 from contextlib import contextmanager
 from typing import Any, TypeVar, overload
 
@@ -53,10 +53,12 @@ class LoopObservable(Observable[T_co]):
     `chunks.pipe(ops.timeout(30))` and `chunks.delay(1)` use timers of the loop, where they would start threads.
     """
 
-    def __init__(self, source: abc.ObservableBase[T_co], home: Home) -> None:
+    def __init__(self, source: abc.ObservableBase[T_co], home: Home, origin: Hashable | None = None) -> None:
         super().__init__()
         self._source = source
         self._home = home
+        self.origin = origin
+        """The client and the model that this chain begins with; None where it begins with no chat request."""
 
     def subscribe(
         self,
@@ -164,7 +166,7 @@ class LoopObservable(Observable[T_co]):
         for operator in operators:
             result = operator(result)
         if result.__class__ is Observable:
-            return LoopObservable(result, self._home)
+            return LoopObservable(result, self._home, self.origin)
         if result.__class__ is ConnectableObservable:
             return _LoopConnectable(result, self._home)
         return result

@@ -4,13 +4,14 @@ select   text · reasoning · refusal · tool_call_deltas · tool_calls · citat
 fold     completion · snapshots · partial_json · json_items
 time     timeouts, with the presets INTERACTIVE · REASONING · BATCH
 retry    retry_transient · continue_from_partial
-route    fallback · hedge, whose on_loss is told of each Loss
+route    fallback, with the Health of its sources · hedge, whose on_loss is told of each Loss
 load     limit
 display  coalesce · smooth · sentences
 measure  meter, which makes Meters · budget, with what was Spent · guard · record_marbles
 share    share_generation
 """
 
+from rxrouter.operators._health import Health
 from rxrouter.operators._types import Operator
 from rxrouter.operators.audio import audio
 from rxrouter.operators.budget import Spent, budget
@@ -66,6 +67,7 @@ __all__ = [
     "continue_from_partial",
     # route
     "fallback",
+    "Health",
     "hedge",
     "Loss",
     # load

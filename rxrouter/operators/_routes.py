@@ -9,11 +9,15 @@ from reactivex import Observable, abc
 from reactivex.disposable import Disposable
 
 from rxrouter._errors import (
+    APIError,
     BudgetExceededError,
     ClientClosedError,
     ContinuationRefusedError,
+    GenerationStopped,
     GuardError,
     RouterError,
+    SlowReaderError,
+    StatusError,
 )
 from rxrouter.operators._content import is_content
 
@@ -22,7 +26,22 @@ T = TypeVar("T")
 # Chunks that are held for want of content; a source that says more than that, of whatever kind, is heard.
 _MOST_HELD = 1000
 # Where it was the reader's side that ended it: another source would not do better, and cost as much.
-_READERS = (ClientClosedError, BudgetExceededError, GuardError, ContinuationRefusedError)
+_READERS = (
+    ClientClosedError,
+    BudgetExceededError,
+    GuardError,
+    ContinuationRefusedError,
+    GenerationStopped,
+    SlowReaderError,
+)
+# A request that is wrong for every source, as a status, a code or a type.
+_BAD_REQUEST = {400, 422, "invalid_request", "invalid_request_error", "bad_request", "invalid_prompt", "unprocessable"}
+# Refusals with status 400 that another model may not have.
+_OF_THE_MODEL = {
+    *("context_length_exceeded", "max_tokens_exceeded", "token_limit_exceeded", "string_too_long"),
+    *("model_not_found", "model_not_available", "not_found", "content_policy_violation", "content_filter", "refusal"),
+    *("unsupported_image_format", "image_too_large", "image_too_small", "unsupported_parameter", "unsupported_value"),
+}
 
 
 class Leading(Generic[T]):
@@ -86,9 +105,22 @@ def subscribed(
         return Disposable()
 
 
-def may_be_helped(error: Exception, leading: Leading[T]) -> bool:
-    """Whether another source (model, provider, key) may do better."""
-    return leading.unstarted or (isinstance(error, RouterError) and not isinstance(error, _READERS))
+def worth_another_source(error: Exception) -> bool:
+    """Return whether another source (model, provider, key, server) may answer where this one failed.
+
+    Not after a request that no source accepts (400 and 422, unless the provider behind the server or a limit of its
+    model refused it), and not where the reader's side ended the stream.
+    """
+    if isinstance(error, APIError):
+        return error.transient or error.provider is not None or not _is_bad_request(error)
+    return isinstance(error, RouterError) and not isinstance(error, _READERS)
+
+
+def _is_bad_request(error: APIError) -> bool:
+    if error.error_type in _OF_THE_MODEL or error.code in _OF_THE_MODEL:
+        return False
+    status = error.status if isinstance(error, StatusError) else error.code
+    return status in _BAD_REQUEST or (not isinstance(status, int) and error.error_type in _BAD_REQUEST)
 
 
 def tell_attempts(error: Exception, before: Sequence[Exception]) -> None:

@@ -13,7 +13,7 @@ from reactivex.scheduler import TimeoutScheduler
 
 from rxrouter._attempt import Attempt, watching
 from rxrouter.operators._clock import clock_of
-from rxrouter.operators._routes import Leading, may_be_helped, require_sources, subscribed, tell_attempts
+from rxrouter.operators._routes import Leading, require_sources, subscribed, tell_attempts, worth_another_source
 from rxrouter.operators._types import Operator
 
 T = TypeVar("T")
@@ -45,9 +45,7 @@ def hedge(*others: Observable[T], delay: float, on_loss: Callable[[Loss], object
     Emits: one source's values, what it said before its first content included; an answer without content wins by its
         end.
     Errors: the winner's; if none wins, the last one's; with what those that failed ended with as `attempts` on it.
-        Those of the reader's side (`ClientClosedError`, `BudgetExceededError`, `GuardError`,
-        `ContinuationRefusedError`), and what is no `RouterError`, end the race; not the RuntimeError of a client whose
-        loop is closed.
+        Those that another source would have, too, end the race; see `fallback()`.
     Cancels: the losers, in the moment in which one wins; all that run, on dispose.
     Source: `amb` picks whoever has the first role chunk (PEERS P8); who is left may be billed (OpenRouter "Streaming":
         cancelling stops the bill for most providers).
@@ -178,7 +176,8 @@ class _Runner(abc.DisposableBase, Generic[T]):
         return self._race.is_decided_for(self)
 
     def _on_error(self, error: Exception) -> None:
-        if may_be_helped(error, self._leading) and self._race.goes_on_without(self, error):
+        helpful = self._leading.unstarted or worth_another_source(error)
+        if helpful and self._race.goes_on_without(self, error):
             return
         if self._has_won():
             tell_attempts(error, self._race.failures)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from weakref import ref
+
 import pytest
 import reactivex as rx
 from hypothesis import given, strategies as st
@@ -14,22 +16,32 @@ from rxrouter import (
     ConnectTimeoutError,
     ContentTypeError,
     ContinuationRefusedError,
+    EmptyAnswerError,
+    GenerationStopped,
     GuardError,
+    OpenRouter,
     RouterError,
     SilenceTimeoutError,
+    SlowReaderError,
     StatusError,
     StreamError,
     TransportError,
     TruncatedStreamError,
 )
-from rxrouter.operators import fallback, text
+from rxrouter.operators import Health, fallback, text, timeouts
 from tests.operators.support import NoLoop, Notification, chunk, noting, play, play_all, subscribed_scheduler
 
 ROLE, USAGE = chunk({"role": "assistant", "content": ""}), chunk(usage={"total_tokens": 3})
 HEL, LO, HI = chunk({"content": "Hel"}), chunk({"content": "lo"}), chunk({"content": "Hi"})
 FAILURES: list[RouterError] = [
-    *[StatusError(status) for status in (400, 401, 402, 403, 404, 408, 429, 500, 502, 503)],
+    *[StatusError(status) for status in (401, 402, 403, 404, 408, 413, 429, 500, 502, 503)],
+    StatusError(400, message="too long for the model", error_type="context_length_exceeded"),
+    StatusError(400, "model_not_found", "no such model"),
+    StatusError(400, message="Provider returned error", provider="Nvidia"),
+    StatusError(400, message="said to be retryable", retryable=True),
     StreamError(502, "Upstream error"),
+    StreamError(None, "the model failed"),
+    EmptyAnswerError("stop"),
     TransportError(phase="connect"),
     ConnectTimeoutError(10),
     SilenceTimeoutError(45),
@@ -58,6 +70,14 @@ def test_fallback_tries_the_next_source_after_whatever_another_may_not_have(erro
         BudgetExceededError("cost", 1, 2),
         GuardError(),
         ContinuationRefusedError("a tool call had begun"),
+        GenerationStopped(),
+        SlowReaderError(64),
+        StatusError(400),
+        StatusError(422, error_type="unprocessable"),
+        StatusError(400, "invalid_request_error", "wrong field", error_type="invalid_request_error"),
+        StreamError(400, "bad request"),
+        StreamError("invalid_request_error", "bad request"),
+        StreamError(None, "bad request by its type", "invalid_request_error"),
         ValueError("a callback raised"),
         RuntimeError("a callback raised"),
     ],
@@ -90,6 +110,37 @@ def test_fallback_never_follows_content_with_another_answer(content: dict[str, o
 
     assert heard == [(2, ROLE), (2, shown), (3, error)]
     assert other == []
+
+
+def test_fallback_asks_the_sources_that_on_chooses() -> None:
+    def build(sources: list[Observable[ChatChunk]]) -> Observable[ChatChunk]:
+        return sources[0].pipe(fallback(*sources[1:], on=lambda error: isinstance(error, StatusError | ValueError)))
+
+    for error in (StatusError(400), ValueError("from a function below")):
+        assert play_all(build, [(1, error)], [(1, HI), (2, None)])[0] == [(2, HI), (3, None)]
+    cut = TransportError(phase="read")
+    assert play_all(build, [(1, cut)], [(1, HI)]) == ([(1, cut)], [[(0, 1)], []])
+
+
+def test_fallback_ends_with_what_on_raises() -> None:
+    error, raised = StatusError(502), LookupError("a bug")
+
+    def on(_: Exception) -> bool:
+        raise raised
+
+    heard, (_, other) = play_all(lambda sources: sources[0].pipe(fallback(sources[1], on=on)), [(1, error)], [(1, HI)])
+
+    assert (heard, other) == ([(1, raised)], [])
+    assert raised.__cause__ is error
+
+
+def test_a_refusal_has_the_attempts_before_it_when_another_source_was_asked() -> None:
+    first, refused = StatusError(502), StatusError(400)
+
+    heard, (*_, third) = play_all(falling_back, [(1, first)], [(1, refused)], [(1, HI)])
+
+    assert (heard, third) == ([(2, refused)], [])
+    assert refused.attempts == (first,)
 
 
 def test_fallback_tells_nothing_of_a_source_that_failed() -> None:
@@ -267,6 +318,76 @@ def test_fallback_in_the_cooldown_of_all_tries_the_one_first_that_failed_longest
     assert log == ["b", "c", "a"]
 
 
+class Tried:
+    """Chains of named sources, of which some are down, and who was asked."""
+
+    def __init__(self) -> None:
+        self.scheduler, self.log = TestScheduler(), list[str]()
+        self.down = {"a"}
+
+    def source(self, name: str) -> Observable[ChatChunk]:
+        def answer(_: abc.SchedulerBase) -> Observable[ChatChunk]:
+            self.log.append(name)
+            return rx.throw(StatusError(502)) if name in self.down else rx.of(HI)
+
+        return rx.defer(answer)
+
+    def asked(self, chain: Observable[ChatChunk]) -> list[str]:
+        self.log.clear()
+        chain.subscribe(on_error=lambda _: None, scheduler=self.scheduler)
+        self.scheduler.advance_by(1)
+        return list(self.log)
+
+
+def test_chains_share_cooldowns_when_they_are_given_one_health() -> None:
+    tried, health = Tried(), Health(cooldown=10)
+    a, b, c = map(tried.source, "abc")
+    one, another = a.pipe(fallback(b, health=health)), c.pipe(fallback(a, b, health=health))
+    alone = a.pipe(fallback(b, health=Health(cooldown=10)))
+
+    assert tried.asked(one) == ["a", "b"]
+    assert tried.asked(one) == ["b"]
+    tried.down.add("c")
+    assert tried.asked(another) == ["c", "b"]
+    assert tried.asked(alone) == ["a", "b"]
+    tried.scheduler.advance_by(10)
+    assert tried.asked(one) == ["a", "b"]
+
+
+@pytest.mark.parametrize("prompts", [("one", "one"), ("one", "another")], ids=["the same", "another"])
+def test_a_source_is_one_model_of_one_client_when_chains_are_made_anew(prompts: tuple[str, str]) -> None:
+    client = OpenRouter("k", base_url="http://127.0.0.1:1")
+    health = Health(cooldown=10)
+    first, again = (client.chat(prompt, model="small").pipe(timeouts(total=9)) for prompt in prompts)
+    others = (
+        client.chat("one", model="large"),
+        OpenRouter("k2", base_url="http://127.0.0.1:1").chat("one", model="small"),
+    )
+
+    health.failed(first, 100)
+
+    assert health.order([again, *others], 109) == [1, 2]
+    assert health.order([again, *others], 110) == [0, 1, 2]
+
+
+def test_health_is_bounded_when_every_source_is_another_one() -> None:
+    health, sources = Health(cooldown=10), [rx.of(HI) for _ in range(1001)]
+    for source in sources:
+        health.failed(source, 100)
+
+    assert health.order([sources[0], sources[1], sources[-1]], 101) == [0]
+
+
+def test_health_keeps_no_source_alive() -> None:
+    health, source = Health(), rx.of(HI)
+    health.failed(source, 100)
+    gone = ref(source)
+
+    del source
+
+    assert gone() is None
+
+
 def test_without_a_cooldown_every_subscription_begins_with_the_first_source() -> None:
     log = list[str]()
     down: Observable[ChatChunk] = rx.throw(StatusError(502))
@@ -291,8 +412,19 @@ def test_a_source_that_is_none_is_refused() -> None:
 
 def test_a_cooldown_that_is_none_is_refused() -> None:
     for wrong in (-1.0, float("nan")):
-        with pytest.raises(ValueError, match="cooldown"):
+        with pytest.raises(ValueError, match="cooldown must be a number of seconds >= 0"):
             fallback(cooldown=wrong)
+        with pytest.raises(ValueError, match="cooldown must be a number of seconds >= 0"):
+            Health(cooldown=wrong)
+    with pytest.raises(ValueError, match=r"cooldown must be an argument of Health"):
+        fallback(health=Health(), cooldown=3)
+
+
+def test_fallback_refuses_what_is_no_predicate_and_no_health() -> None:
+    with pytest.raises(TypeError, match="on must be a function of an error, got tuple"):
+        fallback(on=(StatusError,))  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="health must be a Health"):
+        fallback(health={})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
 def test_fallback_hands_the_scheduler_up() -> None:

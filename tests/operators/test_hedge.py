@@ -124,7 +124,7 @@ def test_hedge_never_follows_content_with_another_answer() -> None:
     assert late.attempts == (before,)
 
 
-@pytest.mark.parametrize("error", [ClientClosedError(), ValueError("a callback raised")], ids=repr)
+@pytest.mark.parametrize("error", [ClientClosedError(), StatusError(400), ValueError("a callback raised")], ids=repr)
 def test_hedge_ends_with_what_no_other_source_can_help(error: Exception) -> None:
     heard, windows = play_all(racing(delay=1), [(9, HEL)], [(2, error)], [(9, HI)])
 

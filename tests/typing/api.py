@@ -40,6 +40,7 @@ from rxrouter import (
 )
 from rxrouter.operators import (
     INTERACTIVE,
+    Health,
     Loss,
     Meter,
     Operator,
@@ -158,6 +159,7 @@ def routes_and_load(chunks: LoopObservable[ChatChunk], plain: Observable[ChatChu
         assert_type(loss.generation_ids, tuple[str, ...])
 
     assert_type(chunks.pipe(fallback(plain, chunks, cooldown=30)), LoopObservable[ChatChunk])
+    assert_type(chunks.pipe(fallback(plain, on=is_transient, health=Health())), LoopObservable[ChatChunk])
     assert_type(chunks.pipe(text(), fallback(words)), LoopObservable[str])
     assert_type(chunks.pipe(hedge(plain, chunks, delay=2, on_loss=lost)), LoopObservable[ChatChunk])
     assert_type(words.pipe(hedge(words, delay=2)), Observable[str])
