@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from rxrouter._errors import ChunkDecodeError
-from rxrouter._wire.json import Received, as_list, as_object, converted, without_nulls
+from rxrouter._wire.halves import Halves
+from rxrouter._wire.json import Received, converted, without_nulls
+from rxrouter._wire.lenient import LARGEST, is_no_reason, may_say_more, normalised
+
+# The strict decoder refuses numbers outside, and the lenient reading drops them.
+Count = Annotated[int, Meta(ge=0, le=LARGEST)]
+Amount = Annotated[float, Meta(ge=0, le=LARGEST)]
 
 # Where a wrong type is fatal: what is said, and to whom, could not be told from it.
 _VITAL = {
@@ -76,20 +81,20 @@ class Choice(Struct, gc=False, omit_defaults=True):
 class PromptTokensDetails(Struct, gc=False, omit_defaults=True):
     """Which prompt tokens were what."""
 
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    audio_tokens: int | None = None
-    video_tokens: int | None = None
+    cached_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
+    audio_tokens: Count | None = None
+    video_tokens: Count | None = None
 
 
 class CompletionTokensDetails(Struct, gc=False, omit_defaults=True):
     """Which completion tokens were what."""
 
-    reasoning_tokens: int | None = None
-    image_tokens: int | None = None
-    audio_tokens: int | None = None
-    accepted_prediction_tokens: int | None = None
-    rejected_prediction_tokens: int | None = None
+    reasoning_tokens: Count | None = None
+    image_tokens: Count | None = None
+    audio_tokens: Count | None = None
+    accepted_prediction_tokens: Count | None = None
+    rejected_prediction_tokens: Count | None = None
 
 
 class Summed:
@@ -102,10 +107,10 @@ class Summed:
 class Usage(Summed, Struct, gc=False, omit_defaults=True):
     """What the generation used and cost."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
-    cost: float | None = None  # credits (US dollars); absent is not 0
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+    total_tokens: Count | None = None
+    cost: Amount | None = None  # credits (US dollars); absent is not 0
     is_byok: bool | None = None
     prompt_tokens_details: PromptTokensDetails | None = None
     cost_details: dict[str, Any] | None = None
@@ -121,7 +126,7 @@ class ChatChunk(Received, Struct, gc=False, omit_defaults=True):
     provider: str | None = None
     model: str | None = None
     object: str | None = None
-    created: int | float | None = None  # Unix time in seconds
+    created: Count | Amount | None = None  # Unix time in seconds
     choices: Sequence[Choice] = ()
     system_fingerprint: str | None = None
     service_tier: str | None = None
@@ -134,35 +139,55 @@ class ChatChunk(Received, Struct, gc=False, omit_defaults=True):
     safeguard_results: Any = None
 
 
-def decode_odd(data: bytes) -> ChatChunk:
-    """A chunk from JSON that the strict decoder refused: nulls for lists, numbers as strings, content in parts.
+def decode_odd(data: bytes, halves: Halves | None = None) -> ChatChunk:
+    """Return the chunk that JSON is in any shape: nulls for lists, a message for a delta, content in parts.
+
+    Args:
+        data: The JSON.
+        halves: Takes the halves of surrogate pairs at the ends of texts; without it they become U+FFFD.
 
     Raises:
         ChunkDecodeError: it is no JSON object, or no chunk in any reading.
     """
+    if not halves and (chunk := _usual(data)) is not None:
+        return chunk
     try:
-        value = without_nulls(_loads(data))
+        value, changed = normalised(data, halves)
         if not isinstance(value, dict):
             raise ChunkDecodeError(f"expected an object, got {type(value).__name__}", data)
-        _take_apart(as_object(value))
         chunk = converted(value, ChatChunk, _VITAL)
     except (ValueError, RecursionError) as error:
         raise ChunkDecodeError(str(error), data) from error
-    chunk.received = data
+    if not changed:
+        chunk.received = data
     return chunk
 
 
-def _loads(data: bytes) -> Any:
-    """The JSON, with what is no UTF-8 and halves of surrogate pairs (some servers cut them) replaced."""
-    text = data.decode(errors="replace")
+def _usual(data: bytes) -> ChatChunk | None:
+    """The chunk, if nothing is unusual but nulls and numbers as strings."""
     try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError as refused:
+        chunk = _decode(data)
+    except (ValueError, RecursionError):
         try:
-            value = json.dumps(json.loads(text), ensure_ascii=False)
-        except ValueError:
-            raise refused from None
-        return msgspec.json.decode(value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
+            chunk = msgspec.convert(without_nulls(msgspec.json.decode(data)), ChatChunk, strict=False)
+        except (ValueError, RecursionError):
+            return None
+    chunk.received = data
+    return None if is_unusual(chunk) else chunk
+
+
+def is_unusual(chunk: ChatChunk) -> bool:
+    """Whether the JSON of a chunk may say more than the strict decoder has found in it."""
+    usage = chunk.usage
+    found = usage is not None and bool(usage.prompt_tokens or usage.completion_tokens or usage.cost)
+    for choice in chunk.choices:
+        found = found and has_content(choice.delta)
+        if choice.finish_reason is not None and is_no_reason(choice.finish_reason):
+            return True
+    return not found and may_say_more(chunk.raw)
+
+
+_decode = msgspec.json.Decoder(ChatChunk).decode
 
 
 def require_chunk(chunk: ChatChunk) -> None:
@@ -199,30 +224,6 @@ def has_content(delta: Delta) -> bool:
         or delta.images
         or delta.audio
     )
-
-
-def _take_apart(chunk: dict[str, Any]) -> None:
-    """Contents in parts (Mistral) become text and reasoning, itemised costs (Perplexity) a cost and its details."""
-    for choice in as_list(chunk.get("choices")):
-        delta = as_object(as_object(choice).get("delta"))
-        if isinstance(delta.get("content"), list):
-            words, thoughts = list[str](), list[str]()
-            for part in as_list(delta["content"]):
-                words += _texts(part, "text")
-                for thought in as_list(as_object(part).get("thinking")) or [as_object(part).get("thinking")]:
-                    thoughts += _texts(thought, "text")
-            delta["content"] = "".join(words)
-            delta.setdefault("reasoning", "".join(thoughts))
-    usage = as_object(chunk.get("usage"))
-    if isinstance(usage.get("cost"), dict):
-        usage["cost_details"] = usage["cost"]
-        usage["cost"] = as_object(usage["cost"]).get("total_cost")
-
-
-def _texts(part: Any, name: str) -> list[str]:
-    """The text that a part is, or has under this name, if it is one."""
-    text = part if isinstance(part, str) else as_object(part).get(name)
-    return [text] if isinstance(text, str) else []
 
 
 def merge_key(chunk: ChatChunk) -> tuple[object, ...] | None:

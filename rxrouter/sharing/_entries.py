@@ -12,8 +12,6 @@ from rxrouter._wire.chunk import ChatChunk, Usage, decode_odd
 from rxrouter._wire.message import ToolCall
 from rxrouter._wire.restarted import Restarted
 
-_decode = msgspec.json.Decoder(ChatChunk).decode
-
 _RESTARTED = b"R"  # what no chunk's JSON begins with
 _CHAIN = 8  # causes and attempts are told so deep
 _FACT_BYTES = 1 << 16  # of one fact; the data of an event that was no chunk may have megabytes
@@ -41,12 +39,7 @@ def decode(entry: bytes) -> ChatChunk:
     Raises:
         ChunkDecodeError: it is none.
     """
-    try:
-        chunk = _decode(entry)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _restarted(entry) if entry.startswith(_RESTARTED) else decode_odd(entry)
-    chunk.received = entry
-    return chunk
+    return _restarted(entry) if entry.startswith(_RESTARTED) else decode_odd(entry)
 
 
 def encode_ending(error: Exception | None) -> bytes:

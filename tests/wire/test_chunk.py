@@ -328,7 +328,7 @@ def test_invalid_utf8_is_replaced_and_the_rest_is_kept() -> None:
         pytest.param(b"", "", id="nothing"),
         pytest.param(b"Internal Server Error", "malformed", id="no JSON"),
         pytest.param(b'{"id":"gen-1"', "truncated", id="cut JSON"),
-        pytest.param(b'{"choices":[{"delta":{"content":5}}]}', "$.choices[0].delta.content", id="content a number"),
+        pytest.param(b'{"choices":[{"delta":{"tool_calls":5}}]}', "$.choices[0].delta.tool_calls", id="calls a number"),
         pytest.param(b"[1]", "expected an object, got list", id="an array"),
         pytest.param(b'"Hi"', "expected an object, got str", id="a string"),
         pytest.param(b"null", "expected an object, got NoneType", id="null"),
