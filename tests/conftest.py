@@ -15,6 +15,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from rxrouter.testing import VirtualLoop
+from tests.loops import use_loop, virtual_loop
+
+use_loop(os.environ.get("RXROUTER_TEST_LOOP", "asyncio"))
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So it is in a job that a shell runs in the background; the programs that tests interrupt would inherit it.
@@ -51,7 +54,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     names = inspect.signature(pyfuncitem.obj).parameters
     test = pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
     virtual = pyfuncitem.get_closest_marker("virtual") is not None
-    with asyncio.Runner(loop_factory=VirtualLoop if virtual else None) as runner:
+    with asyncio.Runner(loop_factory=virtual_loop if virtual else None) as runner:
         runner.run(_without_leaks(test, VIRTUAL_SECONDS if virtual else TEST_SECONDS))
     return True
 
