@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from rxrouter.testing import VirtualLoop
 from tests.loops import use_loop, virtual_loop
 
 use_loop(os.environ.get("RXROUTER_TEST_LOOP", "asyncio"))

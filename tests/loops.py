@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from importlib import import_module
 
 from rxrouter.testing import VirtualLoop
 
 LOOPS = ("asyncio", "uvloop", "eager")
 
-_made = {"eager": False}
+
+def tasks_are_eager() -> bool:
+    """Return whether a task of this run begins where it is created."""
+    return os.environ.get("RXROUTER_TEST_LOOP") == "eager"
 
 
 def use_loop(name: str) -> None:
@@ -23,14 +27,13 @@ def use_loop(name: str) -> None:
     if name == "uvloop":
         asyncio.set_event_loop_policy(import_module("uvloop").EventLoopPolicy())
     if name == "eager":
-        _made["eager"] = True
         asyncio.set_event_loop_policy(_EagerPolicy())
 
 
 def virtual_loop() -> asyncio.AbstractEventLoop:
     """Return a new loop in virtual time, whose tasks begin as those of the other loops do."""
     loop = VirtualLoop()
-    return _with_eager_tasks(loop) if _made["eager"] else loop
+    return _with_eager_tasks(loop) if tasks_are_eager() else loop
 
 
 class _EagerPolicy(asyncio.DefaultEventLoopPolicy):

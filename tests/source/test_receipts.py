@@ -22,6 +22,7 @@ from rxrouter import OpenRouter, Receipt, SlowReaderError, Subscription, Timeout
 from rxrouter._source import receipts as receipts_module
 from rxrouter.operators import completion
 from rxrouter.testing import DONE, FAULTS, Act, Exchange, Reply, Simulator, answer, chunk
+from tests.loops import tasks_are_eager
 from tests.support import Observed, observe, until
 
 KEY = "sk-or-v1-verysecret"
@@ -730,7 +731,8 @@ def expected(kind: str) -> str | None:
 
 async def test_a_thousand_endings_have_each_one_receipt_or_none_by_the_rule() -> None:
     chance = random.Random(20)
-    kinds = chance.choices(list(KINDS), k=1000)
+    # An eager task has sent its request by a connection that was kept, before it can be disposed of.
+    kinds = chance.choices([kind for kind in KINDS if kind != "never sent" or not tasks_are_eager()], k=1000)
     asked = [asyncio.Event() for _ in kinds]
 
     def reply(exchange: Exchange) -> Reply:
