@@ -185,10 +185,24 @@ def as_exception(raised: BaseException) -> Exception:
     return error
 
 
+_inherited: set[asyncio.AbstractEventLoop] = set()
+"""Loops of the parent, in a forked child. They are kept: collected, their transports would act on its sockets."""
+
+
+def inherit(loop: asyncio.AbstractEventLoop) -> None:
+    """Mark a loop in a forked child as the parent's: a call would wake the parent, and never run here."""
+    _inherited.add(loop)
+
+
+def is_inherited(loop: asyncio.AbstractEventLoop) -> bool:
+    """Return whether the loop is one of the parent's, in a forked child."""
+    return loop in _inherited
+
+
 def call_on(loop: asyncio.AbstractEventLoop, action: Callable[[], object]) -> None:
-    """Runs `action` on the loop: now if that runs in this thread, otherwise soon; never, if the loop is closed."""
+    """Run `action` on the loop: now if it runs in this thread, otherwise soon; never, if closed or inherited."""
     if running_loop() is loop:
         action()
-    else:
+    elif loop not in _inherited:
         with suppress(RuntimeError):  # closed, perhaps this very moment: what it held is gone with it
             loop.call_soon_threadsafe(action)

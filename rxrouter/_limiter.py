@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextvars import copy_context
 from datetime import datetime, timedelta
+from functools import partial
 from threading import RLock
 from typing import Any, TypeVar
 from weakref import WeakSet, finalize, ref
@@ -67,6 +69,7 @@ class Limiter:
         self._estimate = min(_ESTIMATE, tokens_per_minute or _ESTIMATE)
         self._estimate = self.estimate(tokens_per_request, "tokens_per_request")
         self._lock = RLock()
+        _limiters.add(self)
         self._queue: OrderedDict[_Place, None] = OrderedDict()
         self._running: WeakSet[_Place] = WeakSet()  # what nobody holds nobody can end any more, and is none
         self._starting: set[_Place] = set()  # of these, those that have not yet subscribed their source
@@ -126,11 +129,11 @@ class Limiter:
         return place
 
     def dismiss(self, scheduler: abc.SchedulerBase, error: Callable[[], Exception]) -> None:
-        """Ends those who wait, and came with this scheduler."""
+        """End those that wait, and came with this scheduler."""
         with self._lock:
             dismissed = [place for place in self._queue if place.scheduler is scheduler]
         for place in dismissed:
-            place.on_error(error())
+            place.dismiss(error())
 
     def heed(self, error: Exception) -> None:
         """Pauses for as long as a 429 says."""
@@ -138,6 +141,10 @@ class Limiter:
             with self._lock:
                 pause = timedelta(seconds=min(error.retry_after, _LONGEST_PAUSE))
                 self._paused_until = max(self._paused_until, self._now() + pause)
+
+    def renew_lock(self) -> None:
+        """Replace the lock in a forked child, where a thread of the parent may hold it for ever."""
+        self._lock = RLock()
 
     def settle(self, place: _Place) -> None:
         """Charges what was used instead of what was estimated."""
@@ -299,6 +306,13 @@ class _Place(abc.ObserverBase[Any], abc.DisposableBase):
         self._limiter.settle(self)  # before the reader is told, who may ask for the next at once
         self._observer.on_error(error)
 
+    def dismiss(self, error: Exception) -> None:
+        """End the subscriber that waits, in its own context; what its callbacks raise ends no other."""
+        try:
+            self._context.run(self.on_error, error)
+        except Exception as raised:  # noqa: BLE001 - the loop reports it
+            self.scheduler.schedule(partial(_raise, raised))
+
     def on_completed(self) -> None:
         self._limiter.settle(self)
         self._observer.on_completed()
@@ -381,6 +395,28 @@ def _limit(name: str, value: object) -> int | None:
     if value < 1:
         raise ValueError(f"{name} is at least 1, or None, not {value}")
     return value
+
+
+_limiters: WeakSet[Limiter] = WeakSet()
+
+
+def dismiss_waiting(scheduler: abc.SchedulerBase, error: Callable[[], Exception]) -> None:
+    """End the subscribers with this scheduler that wait in any limiter."""
+    for limiter in list(_limiters):
+        limiter.dismiss(scheduler, error)
+
+
+def _raise(error: Exception, *_: object) -> None:
+    raise error
+
+
+def _renew_locks() -> None:
+    for limiter in list(_limiters):
+        limiter.renew_lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 def _wake(limiter: ref[Limiter]) -> None:

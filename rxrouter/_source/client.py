@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Hashable, Mapping
-from concurrent.futures import CancelledError
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -21,15 +18,16 @@ from reactivex import Observable, abc
 from rxrouter._attempt import Attempt
 from rxrouter._continuation import continued
 from rxrouter._errors import ClientClosedError
-from rxrouter._gate import Gate, running_loop
+from rxrouter._gate import Gate
 from rxrouter._limiter import Limiter
 from rxrouter._source.decode import ChunkReader, EventReader, Reader
 from rxrouter._source.get import Get
-from rxrouter._source.loop import Home, with_the_loop
+from rxrouter._source.loop import Home
 from rxrouter._source.observable import Direct, LoopObservable
 from rxrouter._source.post import Post
 from rxrouter._source.receipts import Receipts
 from rxrouter._source.request import Outgoing, Timeouts
+from rxrouter._source.resources import Connector
 from rxrouter._wire.account import Credits, Generation, Key, Model, Receipt, answered
 from rxrouter._wire.chunk import ChatChunk
 from rxrouter._wire.json import Received
@@ -39,8 +37,6 @@ from rxrouter._wire.sse import MAX_EVENT_BYTES, Comment, ServerSentEvent
 A = TypeVar("A", bound=Received)
 
 BASE_URL = "https://openrouter.ai/api/v1"
-_LAST_TURNS = 16  # of a loop that shuts down; a `retry` takes two of them for each of its tries
-_CLOSE_SECONDS = 5.0  # a loop that has not closed a client by then is stuck in somebody's on_next
 
 
 class OpenRouter:
@@ -119,10 +115,9 @@ class OpenRouter:
         self._timeouts = timeouts
         self._max_event_bytes = max_event_bytes
         self._limiter = limiter
-        self._home = Home()
+        self._home = Home() if session is None else Home(way_out="with a session of that loop", moves=False)
         self._sessions = _Sessions(self._home, session, self._base_url)
         self._receipts = Receipts(self._home)
-        self._closing = asyncio.Lock()  # two may close at once, and both want to know when it is done
 
     def __repr__(self) -> str:
         parts = urlsplit(self._base_url)
@@ -300,7 +295,7 @@ class OpenRouter:
             return LoopObservable(Direct(request), self._home, origin)
 
         def wait(observer: abc.ObserverBase[Any], _: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-            if self._home.closed:  # nobody has to wait for being told that
+            if self._home.refuses:  # nobody has to wait for being told that
                 return request(observer)
             return limiter.enter(observer, request, self._home.scheduler)
 
@@ -309,49 +304,14 @@ class OpenRouter:
     async def aclose(self) -> None:
         """Ends running streams with ClientClosedError, and returns when every socket is released.
 
+        So do chains that wait in a timer or a queue. Cancelled, the closing goes on; a further call waits for its end.
         From another loop's thread it waits for the client's loop; one that stands still is not waited for.
         """
-        loop = self._home.bound
-        self._home.closed = True
-        if loop is None or not loop.is_running():
-            return
-        if self._home.here():
-            await self._close_here()
-            self._home.end()
-        elif self._home.own:
-            await asyncio.to_thread(self._home.end)
-        else:
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close_here(), loop))
+        await self._home.aclose()
 
     def close(self) -> None:
         """The same, without waiting where that would block the client's own loop; elsewhere not for ever."""
-        loop = self._home.bound
-        self._home.closed = True
-        if loop is None or loop.is_closed():
-            return
-        if self._home.own:
-            self._home.end()
-        elif self._home.here():
-            self._closer = loop.create_task(self._close_here(), name="rxrouter close")
-        elif loop.is_running():
-            with suppress(
-                TimeoutError, CancelledError
-            ):  # somebody's on_next blocks the loop: it closes when that returns
-                asyncio.run_coroutine_threadsafe(self._close_here(), loop).result(_CLOSE_SECONDS)
-        elif running_loop() is None:
-            loop.run_until_complete(self._close_here())
-
-    async def _close_here(self) -> None:
-        if self._limiter is not None:
-            self._limiter.dismiss(self._home.scheduler, ClientClosedError)
-        current = asyncio.current_task()
-        async with self._closing:
-            running = [task for task in self._home.tasks if task is not current]
-            await self._home.dismiss()
-            if running:
-                await asyncio.wait(running)
-            await self._receipts.aclose()
-            await self._sessions.aclose()
+        self._home.close()
 
     def __enter__(self) -> Self:
         return self
@@ -375,38 +335,25 @@ class _Sessions:
 
     def __init__(self, home: Home, given: aiohttp.ClientSession | None, base_url: str) -> None:
         self._home = ref(home)  # a client that is dropped ends at once
-        self._session = given
-        self._own = given is None
-        self._guard: AsyncGenerator[None] | None = None
+        self._given = given
+        self._process = os.getpid()
         self._base_url = base_url
 
     def get(self) -> aiohttp.ClientSession:
-        if self._session is not None and self._session.closed:
+        home = self._home()
+        assert home is not None  # noqa: S101 - a request holds it
+        if self._given is not None and self._process != os.getpid():
+            raise RuntimeError("the aiohttp session was given to this client in the process which has forked this one")
+        session = self._given or home.resources.session
+        if session is not None and session.closed:
             raise ClientClosedError("the aiohttp session is closed")
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),  # how many streams at once is for operators to say
+        if session is None:
+            session = home.resources.session = aiohttp.ClientSession(
+                connector=Connector(limit=0),  # how many streams at once is for operators to say
                 cookie_jar=aiohttp.DummyCookieJar(),  # the edge's cookies are neither needed nor kept
                 proxy=_environment_proxy(self._base_url),
             )
-        if self._guard is None:
-            self._guard = with_the_loop(partial(_end, self._home, self._session if self._own else None))
-        return self._session
-
-    async def aclose(self) -> None:
-        if self._guard is not None:
-            await self._guard.aclose()
-
-
-async def _end(home: ref[Home], own: aiohttp.ClientSession | None) -> None:
-    """Ends what runs, and then what it runs on."""
-    if (found := home()) is not None:
-        closed, found.closed = found.closed, True  # what a `retry` asks again is refused, in time to be told
-        for _ in range(_LAST_TURNS):
-            await found.dismiss()
-        found.closed = closed  # who comes later is told of the loop, which is gone
-    if own is not None:
-        await own.close()
+        return session
 
 
 def _is_address(parts: SplitResult) -> bool:

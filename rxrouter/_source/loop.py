@@ -3,62 +3,104 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from concurrent.futures import Future
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
+from contextvars import Context
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from reactivex import abc, typing
 from reactivex.scheduler.periodicscheduler import PeriodicScheduler
 
-from rxrouter._errors import ClientClosedError
-from rxrouter._gate import call_on, running_loop
+from rxrouter._gate import call_on, inherit, is_inherited, running_loop
+from rxrouter._source.own_thread import run_loop
+from rxrouter._source.resources import Readers, Resources, Stream, finish
 
 T = TypeVar("T")
 State = TypeVar("State")
 
 _JOIN_SECONDS = 5.0  # a thread that is not down by then is stuck in somebody's on_next
+_CLOSE_SECONDS = 5.0  # so is a loop that has not closed a client by then
+
+_homes: weakref.WeakSet[Home] = weakref.WeakSet()
+# What a forked child has from its parent is kept: when it is collected, it would close what is the parent's.
+_left_to_parent: list[object] = []
 
 
 class Home:
     """The loop in which a client was first used; one of its own, on a daemon thread, where none was running.
 
+    When that loop is closed and nothing is open on it, the next use decides anew. So it does in a forked child, for a
+    client that had a loop of its own; the parent's resources are neither used nor closed there.
+
     Args:
-        owner: Whose it is, in words.
+        owner: What it is called in messages.
         way_out: How another is made, where the loop is gone.
+        moves: Whether it may change to another loop; not, where something is bound to the first one for good.
     """
 
-    def __init__(self, owner: str = "client", way_out: str = "async with OpenRouter() as client: …") -> None:
+    def __init__(
+        self, owner: str = "client", way_out: str = "async with OpenRouter() as client: …", *, moves: bool = True
+    ) -> None:
         self.owner = owner
-        self.tasks: set[asyncio.Task[Any]] = set()  # what the client's requests need one for
-        self.streams: set[Stream] = set()  # requests that run by callbacks alone
-        self.readers = Readers(owner)
-        self._way_out = way_out
         self.closed = False
+        self.resources = Resources(owner)
+        self._way_out = way_out
+        self._moves = moves
         self._bound: tuple[asyncio.AbstractEventLoop, LoopScheduler] | None = None
         self._thread: threading.Thread | None = None
+        self._thread_over: Future[None] | None = None
         self._end_thread: weakref.finalize[Any, Any] | None = None  # on close, on garbage collection, at exit
+        self._loop_guard: AsyncGenerator[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
+        _homes.add(self)
+
+    @property
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        """The tasks of requests."""
+        return self.resources.tasks
+
+    @property
+    def streams(self) -> set[Stream]:
+        """The requests that run by callbacks alone."""
+        return self.resources.streams
+
+    @property
+    def readers(self) -> Readers:
+        """The subscriptions."""
+        return self.resources.readers
+
+    @property
+    def refuses(self) -> bool:
+        """Whether a new request ends with ClientClosedError at once."""
+        return self.closed or self.resources.ending
 
     def bind(self, *, own_thread: bool = False) -> asyncio.AbstractEventLoop:
-        """The loop, found or started by the first who asks; with `own_thread`, never the one that runs here.
+        """Return the loop, found or started by the first call; with `own_thread`, never the one that runs here.
 
         Raises:
-            RuntimeError: it is closed, or not running: what is handed to it would wait for ever.
+            RuntimeError: it is closed, not running, or the parent's of this process: a call would wait for ever.
         """
         bound = self._bound
-        if bound is None:
+        if bound is None or not _is_alive(bound[0]):
+            before = self.resources
             with self._lock:
-                bound = self._bound or self._find_loop(None if own_thread else running_loop())
+                bound = self._bound
+                if bound is None or self._may_move(bound[0]):
+                    bound = self._find_loop(None if own_thread else running_loop())
+            if before is not self.resources:
+                # Chains that wait in a timer of a loop that was closed under them; without the lock, for callbacks run.
+                before.readers.close(loop_ends=True)
         loop = bound[0]
-        if loop.is_closed() or not loop.is_running():
-            state = "closed" if loop.is_closed() else "not running"
+        if not _is_alive(loop):
             raise RuntimeError(
-                f"the event loop in which this {self.owner} was first used is {state};"
+                f"the event loop in which this {self.owner} was first used {_state(loop)};"
                 f" make a new {self.owner} inside the loop that runs now ({self._way_out})"
             )
         return loop
@@ -68,13 +110,13 @@ class Home:
         """Time and timers of the loop."""
         if self._bound is None:
             self.bind()
-        assert self._bound is not None  # noqa: S101 - bind() sees to it
+        assert self._bound is not None  # noqa: S101 - bind() sets it
         return self._bound[1]
 
     @property
     def running(self) -> bool:
-        """Whether there is a loop, and it runs."""
-        return self._bound is not None and self._bound[0].is_running()
+        """Whether there is a loop, and it runs in this process."""
+        return self._bound is not None and _is_alive(self._bound[0])
 
     @property
     def bound(self) -> asyncio.AbstractEventLoop | None:
@@ -84,7 +126,8 @@ class Home:
     def here(self) -> bool:
         """Whether the loop, or the one that it would become, runs in this thread."""
         running = running_loop()
-        return running is not None and (self.bound is None or self.bound is running)
+        bound = self.bound
+        return running is not None and (bound is None or bound is running or self._may_move(bound))
 
     def call(self, action: Callable[[], None]) -> None:
         """Runs `action` on the loop: now if we are on it, otherwise soon; never, if the loop is closed."""
@@ -99,22 +142,12 @@ class Home:
     async def settled(self) -> None:
         """Returns when every request that was cancelled has let go of its socket."""
         loop = self.bound
-        if loop is None or not loop.is_running():  # what stands still holds nothing that could be waited for
+        if loop is None or not self.running:  # what stands still holds nothing that could be waited for
             return
         if running_loop() is loop:
             await self._settled()
         else:
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._settled(), loop))
-
-    async def dismiss(self) -> None:
-        """Ends what runs, but for the task that asks; those without a task in the turn that this takes."""
-        current = asyncio.current_task()
-        for task in self.tasks:
-            if task is not current and not task.cancelling():
-                task.cancel()
-        for stream in self.streams:
-            stream.stop()
-        await asyncio.sleep(0)
 
     async def _settled(self) -> None:
         await asyncio.sleep(0)  # a transport that was closed closes its socket in the loop's next turn
@@ -122,111 +155,149 @@ class Home:
         while waiting := [task for task in self.tasks if task.cancelling() and task is not current]:
             await asyncio.wait(waiting)
 
+    async def aclose(self) -> None:
+        """End everything, and return when it is closed; cancelled, the ending goes on, and can be waited for again.
+
+        A loop that stands still is not waited for. On a loop that is closed, chains that still wait receive their end.
+        """
+        self.closed = True
+        loop = self.bound
+        if loop is None or not self.running:
+            self._end_on_dead_loop()
+        elif running_loop() is loop:
+            await asyncio.shield(self._end_here())
+            self.stop_thread()
+        elif self.own:
+            self.stop_thread()
+            assert self._thread_over is not None  # noqa: S101 - a thread has it
+            over, _ = await asyncio.wait([asyncio.wrap_future(self._thread_over)], timeout=_JOIN_SECONDS)
+            if over:
+                self.end()
+        else:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._end_from_elsewhere(), loop))
+
+    def close(self) -> None:
+        """Do the same, without waiting where that would block the own loop; elsewhere not for ever."""
+        self.closed = True
+        loop = self.bound
+        if loop is None or loop.is_closed() or is_inherited(loop):
+            self._end_on_dead_loop()
+        elif self.own:
+            self.end()
+        elif running_loop() is loop:
+            self._end_here()
+        elif loop.is_running():
+            ending = asyncio.run_coroutine_threadsafe(self._end_from_elsewhere(), loop)
+            # A callback may block the loop: it closes when that returns.
+            with suppress(TimeoutError, CancelledError):
+                ending.result(_CLOSE_SECONDS)
+        elif running_loop() is None:
+            loop.run_until_complete(self._end_from_elsewhere())
+
     @property
     def own(self) -> bool:
         """Whether the loop is one of our own, on its own thread."""
         return self._thread is not None
 
     def end(self) -> None:
-        """Ends the own thread, with all that runs on it; from another thread, waits for it, but not for ever."""
-        if self._end_thread is not None and self._thread is not None:
-            self._end_thread()
-            if self._thread is not threading.current_thread():
-                self._thread.join(_JOIN_SECONDS)
+        """End the own thread, with all that runs on it; from another thread, wait for it, but not for ever."""
+        self.stop_thread()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(_JOIN_SECONDS)
+
+    async def end_resources(self) -> None:
+        """End all that is open; on the loop, in a task that is not one of the requests'."""
+        await self.resources.end()
+        if self._loop_guard is not None:
+            finish(self._loop_guard)
+
+    def stop_thread(self) -> None:
+        """Have the own thread end everything, and then itself."""
+        if self._end_thread is not None and (found := self._end_thread.detach()) is not None:
+            loop, stop, _ = found[2]
+            call_on(loop, stop.set)
+
+    def leave_to_parent(self) -> None:
+        """Begin anew in a forked child: all that is open belongs to the parent, and its locks may be held for ever."""
+        self._lock = threading.Lock()
+        bound, own, resources = self._bound, self.own, self.resources
+        _left_to_parent.append((resources, self._thread_over, self._ending))
+        resources.leave_to_parent(self._loop_guard)
+        if self._end_thread is not None:
+            self._end_thread.detach()
+        self._thread = self._end_thread = self._loop_guard = self._ending = self._thread_over = None
+        self.resources = Resources(self.owner)
+        if bound is not None and (own or not bound[0].is_closed()):
+            inherit(bound[0])
+            if own and self._moves:
+                self._bound = None
+
+    async def _end_from_elsewhere(self) -> None:
+        await asyncio.shield(self._end_here())
+
+    def _end_here(self) -> asyncio.Task[None]:
+        """Begin the ending on the loop, or join the one that is under way."""
+        if self._ending is None or self._ending.done():
+            loop = asyncio.get_running_loop()
+            # In the context of the caller may be the gate of a stream, which is not to be held.
+            self._ending = loop.create_task(self.end_resources(), name="rxrouter close", context=Context())
+        return self._ending
+
+    def _end_on_dead_loop(self) -> None:
+        if (loop := self.bound) is not None and loop.is_closed():
+            self.readers.close(loop_ends=True)
+
+    def _may_move(self, loop: asyncio.AbstractEventLoop) -> bool:
+        return self._moves and loop.is_closed() and self.resources.idle and not self.closed
 
     def _find_loop(self, loop: asyncio.AbstractEventLoop | None) -> tuple[asyncio.AbstractEventLoop, LoopScheduler]:
+        if self._bound is not None:
+            self.resources = Resources(self.owner)
+            self._thread = self._end_thread = self._loop_guard = self._ending = self._thread_over = None
         if loop is None:
-            started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-            thread = threading.Thread(target=_live, args=(started, self.readers), name="rxrouter loop", daemon=True)
-            thread.start()
-            loop, stop = started.result()
-            self._thread = thread
-            self._end_thread = weakref.finalize(self, _end_thread, loop, stop, thread)
+            loop = self._start_thread()
+        else:
+            self._loop_guard = self.resources.end_with_loop()
         self._bound = loop, LoopScheduler(loop)
+        self.resources.scheduler = self._bound[1]
         return self._bound
 
-
-class Stream(Protocol):
-    """A request that nobody could cancel."""
-
-    def stop(self) -> None:
-        """Ends it, in the loop's next turn."""
-        ...
-
-
-class Reader(Protocol):
-    """Somebody who waits for an ending."""
-
-    def on_error(self, error: Exception) -> None:
-        """Takes it, if there was none before."""
-        ...
+    def _start_thread(self) -> asyncio.AbstractEventLoop:
+        started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        over: Future[None] = Future()
+        thread = threading.Thread(
+            target=run_loop, args=(started, over, self.resources), name="rxrouter loop", daemon=True
+        )
+        thread.start()
+        loop, stop = started.result()
+        self._thread, self._thread_over = thread, over
+        self._end_thread = weakref.finalize(self, _end_thread, loop, stop, thread)
+        return loop
 
 
-class Readers:
-    """Who waits for an ending on a client's loop: a chain may still wait in a timer when its request is long over."""
-
-    def __init__(self, owner: str) -> None:
-        self._owner = owner
-        self._waiting: weakref.WeakSet[Reader] = weakref.WeakSet()
-        self._lock = threading.Lock()
-
-    def add(self, reader: Reader) -> None:
-        """Keeps it in mind, not alive."""
-        with self._lock:
-            self._waiting.add(reader)
-
-    def close(self) -> None:
-        """Ends what would have no end any more."""
-        with self._lock:
-            waiting = list(self._waiting)
-        for reader in waiting:
-            reader.on_error(ClientClosedError(f"the {self._owner} is closed"))
-
-
-def with_the_loop(close: Callable[[], Awaitable[None]]) -> AsyncGenerator[None]:
-    """Has `close` called when what is returned is closed: by us, or by `asyncio.run` as it shuts its loop down."""
-    guard = _guard(close)
-    with suppress(StopIteration):  # as far as its yield, without waiting for a turn of the loop
-        guard.__anext__().send(None)
-    return guard
-
-
-async def _guard(close: Callable[[], Awaitable[None]]) -> AsyncGenerator[None]:
-    try:
-        yield
-    finally:
-        await close()
-
-
-def _live(started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]], readers: Readers) -> None:
-    """The life of a loop of our own.
-
-    As `asyncio.run` has it, but for the default executor's end: at the interpreter's exit that would want a thread,
-    and Python 3.12 refuses to start one.
-    """
-    try:
-        loop = asyncio.new_event_loop()
-    except OSError as error:  # no file descriptors left
-        started.set_exception(error)
-        return
-    stop = asyncio.Event()
-    loop.call_soon(started.set_result, (loop, stop))
-    try:
-        loop.run_until_complete(stop.wait())
-        if tasks := asyncio.all_tasks(loop):
-            for task in tasks:
-                task.cancel()
-            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        readers.close()
-    finally:
-        loop.close()
+def _is_alive(loop: asyncio.AbstractEventLoop) -> bool:
+    return loop.is_running() and not loop.is_closed() and not is_inherited(loop)
 
 
 def _end_thread(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, thread: threading.Thread) -> None:
     call_on(loop, stop.set)
     if thread is not threading.current_thread():
         thread.join(_JOIN_SECONDS)
+
+
+def _leave_to_parent() -> None:
+    for home in list(_homes):
+        home.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+def _state(loop: asyncio.AbstractEventLoop) -> str:
+    if is_inherited(loop):
+        return "is that of the process which has forked this one"
+    return "is closed" if loop.is_closed() else "is not running"
 
 
 class LoopScheduler(PeriodicScheduler):
@@ -253,8 +324,8 @@ class LoopScheduler(PeriodicScheduler):
 
     @property
     def closed(self) -> bool:
-        """Whether the loop is: nothing that is scheduled here will ever run."""
-        return self._loop.is_closed()
+        """Whether the loop is, or is the parent's of this process: nothing that is scheduled here will ever run."""
+        return self._loop.is_closed() or is_inherited(self._loop)
 
     def call(self, action: Callable[[], None]) -> None:
         """Runs `action` on the loop: now if we are on it, otherwise soon."""

@@ -93,7 +93,7 @@ class Post(Request):
         self._loop.call_soon(self._cut_off, ClientClosedError(), context=self._context)
 
     def _start(self) -> None:
-        if not (self._disposed or self._home.closed):
+        if not (self._disposed or self._home.refuses):
             self._attempt.began = self._now()
             self._attempt.tell()
         super()._start()

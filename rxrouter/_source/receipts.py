@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextvars import Context
 from functools import partial
+from weakref import WeakMethod
 
 from msgspec.structs import replace
 from reactivex import abc
 from reactivex.disposable import Disposable
 
 from rxrouter._errors import APIError, StatusError, is_transient
-from rxrouter._source.loop import Home, with_the_loop
+from rxrouter._source.loop import Home
+from rxrouter._source.resources import Resources
 from rxrouter._wire.account import Generation, Receipt
 from rxrouter._wire.chunk import ChatChunk
 
@@ -40,7 +42,7 @@ class Receipts:
         self._look_up: LookUp | None = None  # while somebody is subscribed
         self._pending: set[asyncio.Task[Receipt]] = set()
         self._at_once = asyncio.Semaphore(_AT_ONCE)
-        self._guard: AsyncGenerator[None] | None = None
+        self._resources: Resources | None = None  # of the loop on which the subscribers are
 
     def subscribe(self, observer: abc.ObserverBase[Receipt], look_up: LookUp) -> abc.DisposableBase:
         """Has the observer told of what ends from now on; from any thread."""
@@ -55,7 +57,7 @@ class Receipts:
             generation_id: By which it can be looked up.
             billed: The chunk that has its usage.
         """
-        if not self._observers:
+        if not self._observers or self._resources is not self._home.resources:
             return
         receipt = Receipt(how, self._home.scheduler.now, generation_id)
         if billed is not None:
@@ -73,11 +75,6 @@ class Receipts:
             )
             self._pending.add(task)
             task.add_done_callback(partial(self._settle, receipt))
-
-    async def aclose(self) -> None:
-        """Ends the look-ups, which gives receipts without a cost, and completes."""
-        if self._guard is not None:
-            await self._guard.aclose()
 
     async def _looked_up(self, receipt: Receipt, generation_id: str) -> Receipt:
         assert self._look_up is not None  # noqa: S101 - somebody is subscribed
@@ -117,13 +114,20 @@ class Receipts:
             self._home.report(raised, "a reader of receipts raised")
 
     def _add(self, observer: abc.ObserverBase[Receipt], look_up: LookUp) -> None:
-        if self._home.closed:  # told in the loop's next turn: a `repeat` above would else never come to an end
+        if self._home.refuses:  # told in the loop's next turn: a `repeat` above would else never come to an end
             asyncio.get_running_loop().call_soon(self._tell, observer.on_completed)
             return
+        if self._resources is not self._home.resources:
+            self._begin()
         self._observers = (*self._observers, observer)
         self._look_up = look_up
-        if self._guard is None:
-            self._guard = with_the_loop(self._close)
+
+    def _begin(self) -> None:
+        """Begin on another loop, or in a forked child: subscribers and look-ups from before are not of this loop."""
+        self._resources = self._home.resources
+        self._resources.before_readers = WeakMethod(self._close)
+        self._observers, self._pending = (), set()
+        self._at_once = asyncio.Semaphore(_AT_ONCE)
 
     def _remove(self, observer: abc.ObserverBase[Receipt]) -> None:
         self._observers = tuple(other for other in self._observers if other is not observer)
@@ -139,7 +143,7 @@ class Receipts:
             task.cancel()
 
     async def _close(self) -> None:
-        await self._home.dismiss()  # there is a receipt for each
+        """End the look-ups, which gives receipts without a cost, and complete."""
         pending = tuple(self._pending)
         self._cancel()
         if pending:

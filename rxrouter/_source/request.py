@@ -13,7 +13,7 @@ from msgspec import Struct
 from reactivex import abc
 
 from rxrouter._errors import ClientClosedError, ConnectTimeoutError, RouterError, SilenceTimeoutError, TransportError
-from rxrouter._gate import RAISED, Gate, as_exception
+from rxrouter._gate import RAISED, Gate, as_exception, call_on
 from rxrouter._source.loop import Home
 from rxrouter._wire.failure import status_error
 
@@ -86,7 +86,8 @@ class Request(abc.DisposableBase):
         if not (self._disposed or self._over):
             self._disposed = True
             self._gate.shut_down()
-            self._home.call(self._kill)
+            # Its own loop: in a forked child, the client has another one, and the parent goes on with this request.
+            call_on(self._loop, self._kill)
 
     @abstractmethod
     async def _exchange(self) -> None:
@@ -136,7 +137,7 @@ class Request(abc.DisposableBase):
 
     async def _enter(self) -> None:
         self._gate.enter()
-        if self._home.closed:  # told in a turn of its own: a `retry` above would else never come to an end
+        if self._home.refuses:  # told in a turn of its own: a `retry` above would else never come to an end
             self._finish(ClientClosedError())
         else:
             await self._exchange()

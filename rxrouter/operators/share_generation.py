@@ -12,6 +12,7 @@ from reactivex.scheduler import TimeoutScheduler
 
 from rxrouter._gate import scope
 from rxrouter._queue import Overflow
+from rxrouter._source.loop import LoopScheduler
 from rxrouter._wire.chunk import ChatChunk
 from rxrouter._wire.fold import CompletionFold
 from rxrouter.operators._fanout import Fanout, FanoutReader, Unread
@@ -70,6 +71,8 @@ def share_generation(
             reader.gate.offer()
 
             def join() -> None:
+                if current and current[0].is_stranded:
+                    current.clear()
                 begins = not current
                 if begins:
                     begun = _Generation[T](
@@ -109,6 +112,11 @@ class _Generation(Fanout[T]):
         self._forget = forget
         self._upstream = SingleAssignmentDisposable()
         self._timer = SerialDisposable()
+
+    @property
+    def is_stranded(self) -> bool:
+        """Whether it runs on a loop that is closed, or that is the parent's of this process: it never goes on."""
+        return not self.over and isinstance(self._scheduler, LoopScheduler) and self._scheduler.closed
 
     def connect(self, source: Observable[T]) -> None:
         try:

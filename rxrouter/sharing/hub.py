@@ -56,7 +56,7 @@ class Hub:
             raise ValueError(f"max_bytes must be positive, not {max_bytes}")
         self._log: Log = log or MemoryLog()
         self._max_bytes = max_bytes
-        self._home = Home("hub", "async with Hub() as hub: …")
+        self._home = Home("hub", "async with Hub() as hub: …", moves=False)
         self._closing = False
         self._productions: dict[str, Production] = {}
 
@@ -224,6 +224,7 @@ class Hub:
                 task.cancel()
             await asyncio.gather(*claiming, return_exceptions=True)
         await self._log.aclose()
+        await self._home.end_resources()
 
     def _forget(self, key: str) -> None:
         del self._productions[key]

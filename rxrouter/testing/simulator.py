@@ -87,7 +87,7 @@ class Simulator:
         self._generations: dict[str, Exchange] = {}
         self._asked = Counter[str]()  # of each generation, when it was over
         self._port = port
-        self._home = Home()
+        self._home = Home("simulator", "with Simulator() as simulator: …", moves=False)
         self._runner: web.ServerRunner | None = None
 
     @property
@@ -130,7 +130,8 @@ class Simulator:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        asyncio.run_coroutine_threadsafe(self.stop(), self._home.bind()).result()
+        if self._home.running:
+            asyncio.run_coroutine_threadsafe(self.stop(), self._home.bind()).result()
         self._home.end()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
