@@ -162,17 +162,17 @@ class Home:
         """
         self.closed = True
         loop = self.bound
-        if loop is None or not self.running:
-            self._end_on_dead_loop()
-        elif running_loop() is loop:
+        if loop is not None and running_loop() is loop:
             await asyncio.shield(self._end_here())
             self.stop_thread()
-        elif self.own:
+        elif self._thread_over is not None:
+            # Its loop stands still for moments, between the steps of its end.
             self.stop_thread()
-            assert self._thread_over is not None  # noqa: S101 - a thread has it
             over, _ = await asyncio.wait([asyncio.wrap_future(self._thread_over)], timeout=_JOIN_SECONDS)
             if over:
                 self.end()
+        elif loop is None or not self.running:
+            self._end_on_dead_loop()
         else:
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._end_from_elsewhere(), loop))
 
@@ -180,10 +180,10 @@ class Home:
         """Do the same, without waiting where that would block the own loop; elsewhere not for ever."""
         self.closed = True
         loop = self.bound
-        if loop is None or loop.is_closed() or is_inherited(loop):
-            self._end_on_dead_loop()
-        elif self.own:
+        if self.own:
             self.end()
+        elif loop is None or loop.is_closed() or is_inherited(loop):
+            self._end_on_dead_loop()
         elif running_loop() is loop:
             self._end_here()
         elif loop.is_running():

@@ -112,7 +112,7 @@ class Resources:
             # First: the ending of a request would start those that wait for its place.
             dismiss_waiting(self.scheduler, partial(ClientClosedError, f"the {self._owner} is closed"))
         await self._end_requests()
-        close_receipts = self.before_readers and self.before_readers()
+        close_receipts = None if self.before_readers is None else self.before_readers()
         if close_receipts is not None:
             await close_receipts()
         self.readers.close()

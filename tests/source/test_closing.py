@@ -314,8 +314,8 @@ def test_other_chains_end_and_the_exit_is_reported_when_a_callback_exits(
 
         assert [type(error) for error in endings] == [ClientClosedError]
         assert exits.__name__ in caplog.text
-        assert not open_sockets(simulator)
         client.close()
+        assert not open_sockets(simulator)
 
 
 @pytest.mark.parametrize("exits", [SystemExit, KeyboardInterrupt])
