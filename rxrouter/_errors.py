@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
-# WIRE 7 and 13.11: what OpenRouter calls transient, in a status line, in an error chunk or as a stable error type.
 _TRANSIENT_STATUS = {408, 429, *range(500, 600)}
-_TRANSIENT_TYPES = {
-    "rate_limit_exceeded",
-    "server",
-    "server_error",
-    "unmapped",
-    "provider_unavailable",
-    "provider_overloaded",
-    "overloaded_error",
-    "timeout",
-}
+_STATUSES = range(100, 600)
+# Words for limits and for faults of the server, in codes and types of any spelling, with nothing but letters left.
+_TRANSIENT_WORDS = re.compile(
+    "ratelimit|toomanyrequests|throttl|overload|unavailable|timeout|timedout|deadlineexceeded|resource[a-z]*exhausted"
+    "|servererror|connectionerror|serverbusy|badgateway|capacity"
+    "|^(?:server|internal|internalerror|apierror|unmapped|aborted)$"
+)
+_LETTERS = re.compile("[^a-z]+")
+
+
+def is_transient_status(status: int) -> bool:
+    """Whether a request that ended with this HTTP status has a chance when it is sent again."""
+    return status in _TRANSIENT_STATUS
+
+
+def _is_transient_code(code: int | str | None, error_type: str | None) -> bool:
+    """Whether an error is transient by its code, where that is an HTTP status, else by its words."""
+    if isinstance(code, int) and code in _STATUSES:
+        return is_transient_status(code)
+    words = (_LETTERS.sub("", word.lower()) for word in (code, error_type) if isinstance(word, str))
+    return any(_TRANSIENT_WORDS.search(word) for word in words)
 
 
 class RouterError(Exception):
@@ -117,7 +128,7 @@ class APIError(RouterError):
         self.transient = (
             retryable  # error.availability.retryable is OpenRouter's own word on it
             if retryable is not None
-            else code in _TRANSIENT_STATUS or code in _TRANSIENT_TYPES or error_type in _TRANSIENT_TYPES
+            else _is_transient_code(code, error_type)
         )
 
 
@@ -148,7 +159,7 @@ class StatusError(APIError):
         )
         self.status = status
         if retryable is None:
-            self.transient = status in _TRANSIENT_STATUS
+            self.transient = is_transient_status(status)
 
 
 class StreamError(APIError):

@@ -32,7 +32,14 @@ from rxrouter import (
     is_transient,
 )
 from rxrouter._wire.chunk import Delta, decode_odd
-from rxrouter._wire.failure import body_error, event_error, status_error, stream_error
+from rxrouter._wire.failure import (
+    body_error,
+    event_error,
+    says_something,
+    status_error,
+    stream_error,
+    unframed_error,
+)
 from tests.support import SHARED, needs_shared
 
 NOW = 1_759_845_400.0  # 20 s before the reset that errors/openrouter_429_free_models_per_min names
@@ -386,9 +393,22 @@ def test_a_finish_of_error_without_an_object_is_an_error(native: str | None, mes
     assert (error.code, error.message, error.provider) == (None, message, "Google")
 
 
-@pytest.mark.parametrize("value", ["no", ["no"], 5, False, "", {}])
-def test_any_error_but_null_is_an_error(value: Any) -> None:
+@pytest.mark.parametrize("value", ["no", ["no"], 5, True, {"message": "no"}, [{"message": "no"}]])
+def test_any_error_that_says_something_is_an_error(value: Any) -> None:
     assert failed({"choices": [], "error": value}).code is None
+
+
+EMPTY: list[Any] = [
+    *("", " ", {}, [], False, None, 0, [{}], {"message": "", "type": "", "param": None, "code": None}, {"code": 0}),
+]
+
+
+@pytest.mark.parametrize("value", EMPTY)
+def test_an_error_is_no_error_when_it_is_empty(value: Any) -> None:
+    good = {"id": "c", "choices": [{"delta": {"content": "Hi"}, "error": value}], "error": value}
+
+    assert stream_error(decode_odd(json.dumps(good).encode())) is None
+    assert body_error(json.dumps({"error": value}).encode()) is None
 
 
 @pytest.mark.parametrize(
@@ -459,6 +479,148 @@ def test_an_error_event_is_an_error_whatever_its_data(data: bytes, code: int | s
     error = event_error(data)
 
     assert (error.code, error.message) == (code, message)
+
+
+# The JSON of an error, its code, its message, its type, and whether it is transient, wherever it stands.
+SHAPES: list[Any] = [
+    (
+        {"object": "error", "message": "long", "type": "BadRequestError", "code": 400},
+        400,
+        "long",
+        "BadRequestError",
+        False,
+    ),
+    (
+        {"object": "error", "message": "no", "type": "InternalServerError", "code": 500},
+        500,
+        "no",
+        "InternalServerError",
+        True,
+    ),
+    ({"type": "error", "message": "no"}, None, "no", None, False),
+    ({"id": "1", "code": 1302, "msg": "slow"}, 1302, "slow", None, True),
+    ({"id": "1", "code": "1301", "msg": "unsafe"}, 1301, "unsafe", None, False),
+    ({"choices": None, "base_resp": {"status_code": 1008, "status_msg": "balance"}}, 1008, "balance", None, False),
+    ({"choices": None, "base_resp": {"status_code": 1002, "status_msg": "rate"}}, 1002, "rate", None, True),
+    ([{"error": {"code": 429, "message": "q", "status": "RESOURCE_EXHAUSTED"}}], 429, "q", "RESOURCE_EXHAUSTED", True),
+    ({"error": {"message": "q", "status": "UNAVAILABLE"}}, None, "q", "UNAVAILABLE", True),
+    ({"error": {"message": "q", "status": 429}}, 429, "q", None, True),
+    ({"code": "Some resource has been exhausted", "error": "no"}, "Some resource has been exhausted", "no", None, True),
+    ({"code": "invalid-argument", "error": "no"}, "invalid-argument", "no", None, False),
+    ({"code": 400, "details": "logprobs"}, 400, "logprobs", None, False),
+    ({"statusCode": 429, "message": "slow"}, 429, "slow", None, True),
+    ({"status_code": 503, "message": "no"}, 503, "no", None, True),
+    ({"status": 401, "message": "no"}, 401, "no", None, False),
+    ({"error_code": 110, "error_msg": "token"}, 110, "token", None, False),
+    ({"code": "InvalidParameter", "message": "no", "request_id": "r"}, "InvalidParameter", "no", None, False),
+    ({"code": "Throttling.RateQuota", "message": "no"}, "Throttling.RateQuota", "no", None, True),
+    ({"success": False, "errors": [{"code": 10000, "message": "auth"}], "result": None}, 10000, "auth", None, False),
+    ({"error": True, "message": "no", "code": 502}, 502, "no", None, True),
+    ({"error": {"message": "no"}, "code": 503}, 503, "no", None, True),
+    ({"error": {"message": "no", "code": "InternalServerError"}}, "InternalServerError", "no", None, True),
+    ({"error": {"message": "no", "code": "busy", "status": 503}}, "busy", "no", None, True),
+    ({"error": {"message": "no", "type": "rate_limit_error"}}, None, "no", "rate_limit_error", True),
+    ({"error": {"message": "no", "type": "api_error"}}, None, "no", "api_error", True),
+    ({"error": {"message": "no", "type": "engine_overloaded_error"}}, None, "no", "engine_overloaded_error", True),
+    ({"error": {"message": "no", "type": "invalid_request_error"}}, None, "no", "invalid_request_error", False),
+    ({"error": {"message": "no", "type": "api_error", "code": 400}}, 400, "no", "api_error", False),
+]
+
+
+@pytest.mark.parametrize(("value", "code", "message", "error_type", "transient"), SHAPES)
+def test_an_error_has_the_same_facts_wherever_it_stands(
+    value: Any,
+    code: int | str | None,
+    message: str,
+    error_type: str | None,
+    transient: bool,  # noqa: FBT001 - a table
+) -> None:
+    data = json.dumps(value).encode()
+
+    for error in (body_error(data), event_error(data), unframed_error(data)):
+        assert error is not None
+        assert (error.code, error.message, error.error_type) == (code, message, error_type)
+        assert is_transient(error) is transient
+    over_http = refused(code if isinstance(code, int) and 400 <= code < 600 else 418, data)
+    assert (over_http.message, over_http.error_type) == (message, error_type)
+    assert over_http.code == (418 if code is None else code)
+    if isinstance(code, int) and 400 <= code < 600:
+        assert is_transient(over_http) is transient
+    if isinstance(value, dict):
+        found = stream_error(decode_odd(data))
+        assert found is not None
+        assert (found.code, found.message, is_transient(found)) == (code, message, transient)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"warning": "provider_did_not_report_usage_on_stream"},
+        {"type": "ping"},
+        {"id": "1", "choices": [], "base_resp": {"status_code": 0, "status_msg": ""}},
+        {"code": 0, "msg": "ok"},
+        {"code": 200, "message": "success"},
+        {"code": "queued", "message": "You are third"},
+        {"message": "alone"},
+        {"status": "in_progress", "message": "thinking"},
+        {"success": True},
+        {"errors": []},
+        {"choices": [{"delta": {"content": "Hi"}}], "code": 500, "message": "beside an answer"},
+    ],
+)
+def test_an_object_is_no_error_without_a_code_or_a_name_of_one(value: dict[str, Any]) -> None:
+    data = json.dumps(value).encode()
+
+    assert body_error(data) is None
+    assert stream_error(decode_odd(data)) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        (b'{"detail": "Not found"}', None, "Not found"),
+        (b'\n  {"message":\n "no"}', None, "no"),
+        (b"<html><head><title>502 Bad Gateway</title></head></html>", 502, "502 Bad Gateway"),
+        (b"  <!DOCTYPE html><title>Log in</title>", None, "Log in"),
+    ],
+)
+def test_the_body_of_a_stream_without_events_is_an_error(body: bytes, code: int | None, message: str) -> None:
+    error = unframed_error(body)
+
+    assert error is not None
+    assert (error.code, error.message) == (code, message)
+    assert is_transient(error) is (code == 502)
+
+
+@pytest.mark.parametrize("body", [b"", b"\n", b"unheard: of\n", b"{}", b"null", b'{"a": 1}', b'{"error": {"mess'])
+def test_a_body_that_names_no_error_is_no_error(body: bytes) -> None:
+    assert unframed_error(body) is None
+
+
+FAILURES = [
+    *("error", "network_error", "insufficient_system_resource", "abort", "ABORTED", "failed", "server_error"),
+    *("cancelled", "timeout", "timed_out", "engine_overloaded", "interrupted", "MALFORMED_FUNCTION_CALL"),
+]
+
+
+@pytest.mark.parametrize("reason", FAILURES)
+def test_a_finish_reason_that_speaks_of_failure_is_a_transient_error(reason: str) -> None:
+    error = failed({"choices": [{"delta": {}, "finish_reason": reason}], "usage": {"prompt_tokens": 3}})
+
+    assert is_transient(error)
+    assert reason in error.message
+    assert error.usage == Usage(prompt_tokens=3)
+
+
+ENDS = [
+    *("stop", "length", "max_tokens", "content_filter", "safety", "SAFETY", "RECITATION", "tool_calls", "end_turn"),
+    *("refusal", "pause_turn", "model_length", "eos", "sensitive", "a word of next year"),
+]
+
+
+@pytest.mark.parametrize("reason", ENDS)
+def test_a_finish_reason_of_an_end_is_no_error(reason: str) -> None:
+    assert stream_error(ChatChunk(choices=[Choice(0, Delta(), reason)])) is None
 
 
 TRANSIENT = [408, 429, 500, 502, 503, 504, 520, 524, 529]
@@ -592,7 +754,7 @@ def test_any_json_makes_a_typed_error(value: Any, status: int) -> None:
 def test_any_error_in_a_chunk_makes_a_typed_error(value: Any) -> None:
     for chunk in (ChatChunk(error=value), ChatChunk(choices=[Choice(error=value)])):
         error = stream_error(chunk)
-        assert (error is None) is (value is None)
+        assert (error is None) is not says_something(value)
         if error is not None:
             assert_typed(error)
 
