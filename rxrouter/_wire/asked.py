@@ -42,6 +42,8 @@ class Asked:
         """Why the model may not have said all; None if it has."""
         if reason := cutting_reason(self.reasons):
             return f"the answer ended by {reason!r}"
+        if self.fold.is_ambiguous(self._choice):
+            return "pieces that can be read as other calls"
         if self._completing:
             return None
         return f"no finish reason that completes among {self.reasons}" if self.reasons else "no finish reason"

@@ -36,20 +36,28 @@ _KINDS = {
 # absent list is the empty tuple, which costs nothing to make.
 
 
-class FunctionDelta(Struct, gc=False, omit_defaults=True):
+class FunctionDelta(Struct, gc=False, omit_defaults=True, forbid_unknown_fields=True):
     """A piece of a function call; the arguments of all pieces together are one JSON document."""
 
     name: str | None = None
     arguments: str | None = None
+    extra: dict[str, Any] | None = msgspec.field(default=None, name="_extra")
 
 
-class ToolCallDelta(Struct, gc=False, omit_defaults=True):
-    """A piece of a tool call; pieces of one call share the index."""
+class ToolCallDelta(Struct, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+    """A piece of a tool call; in general the pieces of one call share the index.
+
+    Attributes:
+        extra: Members that OpenAI's format does not have, such as Gemini's `extra_content`.
+        ambiguous: In a chunk that stands for many: their pieces can be read as other calls.
+    """
 
     index: int | None = None
     id: str | None = None
     type: str | None = None
     function: FunctionDelta = msgspec.field(default_factory=FunctionDelta)
+    extra: dict[str, Any] | None = msgspec.field(default=None, name="_extra")
+    ambiguous: bool = msgspec.field(default=False, name="_ambiguous")
 
 
 class Delta(Struct, gc=False, omit_defaults=True):
@@ -65,6 +73,8 @@ class Delta(Struct, gc=False, omit_defaults=True):
     annotations: Sequence[dict[str, Any]] = ()
     images: Sequence[dict[str, Any]] = ()
     audio: dict[str, Any] | None = None
+    # A legacy call makes the strict decoder refuse; the lenient one makes it a piece of a tool call.
+    function_call: None = None
 
 
 class Choice(Struct, gc=False, omit_defaults=True):

@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from rxrouter._errors import TransportError, TruncatedStreamError
 from rxrouter._wire.chunk import Usage
-from rxrouter._wire.message import AssistantMessage, FunctionCall, ToolCall
+from rxrouter._wire.message import AssistantMessage, ToolCall
 
 _object = msgspec.json.Decoder(dict[str, object]).decode
 
@@ -108,7 +109,7 @@ def with_arguments(call: ToolCall) -> ToolCall:
     """The call with arguments that parse: a tool without parameters is called with "", "{}" or nothing (WIRE 4.5)."""
     if call.arguments:
         return call
-    return ToolCall(id=call.id, type=call.type, function=FunctionCall(name=call.name, arguments="{}"))
+    return replace(call, function=replace(call.function, arguments="{}"))
 
 
 def is_whole(call: ToolCall) -> bool:

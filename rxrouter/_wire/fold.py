@@ -8,6 +8,7 @@ on.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from copy import copy
 from typing import Any, Generic, TypeVar
 
@@ -16,6 +17,7 @@ from rxrouter._wire.completion import ChatCompletion, CompletionChoice, State
 from rxrouter._wire.json import as_list, as_object
 from rxrouter._wire.message import FunctionCall, ToolCall
 from rxrouter._wire.restarted import Restarted
+from rxrouter._wire.tool_call_index import IndexedCall, ToolCallIndex
 
 T = TypeVar("T")
 
@@ -110,35 +112,43 @@ class _Fields:
 
 
 class _Call:
-    """A tool call in pieces; null and empty never overwrite (WIRE 4.5)."""
+    """A tool call in pieces."""
 
-    __slots__ = ("arguments", "id", "name", "type")
+    __slots__ = ("arguments", "extra", "function_extra", "id", "name", "type", "undecided")
 
     def __init__(self) -> None:
         self.id = _Log[str]()
         self.type = _Log[str]()
         self.name = _Log[str]()
         self.arguments = _Text()
+        self.undecided = _Log[str]()
+        self.extra = _Log[dict[str, Any]]()
+        self.function_extra = _Log[dict[str, Any]]()
 
-    def add(self, piece: ToolCallDelta, chunk: int) -> None:
-        if piece.id and not self.id.values:
-            self.id.add(piece.id, chunk)
-        if piece.type and not self.type.values:
-            self.type.add(piece.type, chunk)
-        if piece.function.name and not self.name.values:
-            self.name.add(piece.function.name, chunk)
-        if piece.function.arguments:
-            self.arguments.add(piece.function.arguments, chunk)
-
-    def is_other(self, piece: ToolCallDelta) -> bool:
-        """Whether the piece has another id, and so is of another call, whatever its index."""
-        return bool(piece.id and self.id.values and piece.id != self.id.values[0])
+    def add(self, call: IndexedCall, arguments: str, chunk: int) -> None:
+        for log, value in ((self.id, call.id), (self.type, call.type), (self.name, call.name)):
+            if value and (not log.values or log.values[-1] != value):
+                log.add(value, chunk)
+        if arguments:
+            self.arguments.add(arguments, chunk)
+        elif call.undecided:
+            self.undecided.add(call.undecided, chunk)
+        if call.extra is not None:
+            self.extra.add(call.extra, chunk)
+        if call.function_extra is not None:
+            self.function_extra.add(call.function_extra, chunk)
 
     def read(self, upto: int) -> ToolCall:
+        function = FunctionCall(
+            name=self.name.last(upto) or "",
+            arguments=self.arguments.read(upto) or self.undecided.last(upto) or "",
+            extra=self.function_extra.last(upto),
+        )
         return ToolCall(
             id=self.id.last(upto) or "",
             type=self.type.last(upto) or "function",
-            function=FunctionCall(name=self.name.last(upto) or "", arguments=self.arguments.read(upto)),
+            function=function,
+            extra=self.extra.last(upto),
         )
 
 
@@ -208,7 +218,7 @@ class _ChoiceFold:
         self.text = _Text()
         self.reasoning = _Text()
         self.calls = _Log[_Call]()
-        self.calls_at: dict[int, _Call] = {}
+        self.call_index = ToolCallIndex()
         self.finish_reason = _Log[str]()
         self.native_finish_reason = _Log[str]()
         self.rare: _Rare | None = None
@@ -242,17 +252,13 @@ class _ChoiceFold:
             self.rare.add(choice, chunk)
 
     def _add_call(self, piece: ToolCallDelta, chunk: int) -> None:
-        """By index; without one, the last; another id under the same index is another call (WIRE 4.5)."""
-        last = self.calls.values[-1] if self.calls.values else None
-        call = last if piece.index is None else self.calls_at.get(piece.index)
-        if call is not None and call.is_other(piece):
-            call = next((known for known in self.calls.values if piece.id in known.id.values), None)
-        if call is None:
-            call = _Call()
-            self.calls.add(call, chunk)
-        if piece.index is not None:
-            self.calls_at[piece.index] = call
-        call.add(piece, chunk)
+        found = self.call_index.add(piece)
+        if found is None:
+            return
+        indexed, arguments = found
+        if indexed.position == len(self.calls.values):
+            self.calls.add(_Call(), chunk)
+        self.calls.values[indexed.position].add(indexed, arguments, chunk)
 
     def read(self, upto: int) -> CompletionChoice:
         choice = CompletionChoice(
@@ -269,10 +275,16 @@ class _ChoiceFold:
 
     def delta(self, choice: CompletionChoice) -> Choice:
         """What this choice has become, said at once."""
-        indexes = {id(call): index for index, call in self.calls_at.items()}
         pieces = [
-            ToolCallDelta(indexes.get(id(fold)), call.id, call.type, FunctionDelta(call.name, call.arguments))
-            for fold, call in zip(self.calls.values, choice.tool_calls, strict=True)
+            ToolCallDelta(
+                indexed.index,
+                call.id,
+                call.type,
+                FunctionDelta(call.name, call.arguments, _dict(call.function.extra)),
+                _dict(call.extra),
+                self.call_index.ambiguous,
+            )
+            for indexed, call in zip(self.call_index.calls, choice.tool_calls, strict=True)
         ]
         return Choice(
             index=choice.index,
@@ -291,6 +303,10 @@ class _ChoiceFold:
             native_finish_reason=choice.native_finish_reason,
             logprobs=choice.logprobs,
         )
+
+
+def _dict(extra: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if extra is None else dict(extra)
 
 
 class _Answer:
@@ -428,6 +444,11 @@ class CompletionFold:
     def completion(self, state: State = "complete") -> ChatCompletion:
         """The answer so far."""
         return self._answer.read(self._chunk, state)
+
+    def is_ambiguous(self, choice: int) -> bool:
+        """Return whether the pieces of this choice's tool calls can be read as other calls, so that none may be run."""
+        fold = self._answer.choices.get(choice)
+        return fold is not None and fold.call_index.ambiguous
 
     def chunks(self) -> list[ChatChunk]:
         """The answer so far as one chunk: folded before those that follow, it gives what all give; none for nothing."""

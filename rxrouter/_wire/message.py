@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 
 class Discreet(Struct, omit_defaults=True, frozen=True):
@@ -100,19 +101,31 @@ class UserMessage(Discreet, tag_field="role", tag="user", frozen=True):
     name: str | None = None
 
 
-class FunctionCall(Discreet, omit_defaults=False, frozen=True):
+def _function() -> str:
+    return "function"
+
+
+class FunctionCall(Discreet, frozen=True):
     """Which function, and its arguments as JSON text."""
 
-    name: str = ""
-    arguments: str = ""
+    # A value with a factory is always sent, also where it is the default.
+    name: str = field(default_factory=str)
+    arguments: str = field(default_factory=str)
+    extra: Mapping[str, Any] | None = field(default=None, name="_extra")
 
 
-class ToolCall(Discreet, omit_defaults=False, frozen=True):
-    """One call that the model asks for; `arguments` is what arrived, complete or not."""
+class ToolCall(Discreet, frozen=True):
+    """One call that the model asks for; `arguments` is what arrived, complete or not.
 
-    id: str = ""
-    type: str = "function"
+    Attributes:
+        extra: Members that OpenAI's format does not have, such as Gemini's `extra_content`. A request sends them
+            beside the others; some models refuse the next turn without them.
+    """
+
+    id: str = field(default_factory=str)
+    type: str = field(default_factory=_function)
     function: FunctionCall = field(default_factory=FunctionCall)
+    extra: Mapping[str, Any] | None = field(default=None, name="_extra")
 
     @property
     def name(self) -> str:
@@ -133,6 +146,7 @@ class AssistantMessage(Discreet, tag_field="role", tag="assistant", frozen=True)
     tool_calls: Sequence[ToolCall | Mapping[str, Any]] | None = None
     refusal: str | None = None
     reasoning: str | None = None
+    reasoning_content: str | None = None  # the same under the name of DeepSeek, xAI, llama.cpp, which require it
     reasoning_details: Sequence[Mapping[str, Any]] | None = None  # merged, unchanged and in order, or Anthropic refuses
     images: Sequence[Mapping[str, Any]] | None = None
     audio: Mapping[str, Any] | None = None
@@ -148,3 +162,21 @@ class ToolMessage(Discreet, tag_field="role", tag="tool", frozen=True):
 
 
 Message = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage
+
+
+def with_members(message: Message | Mapping[str, Any]) -> Message | Mapping[str, Any]:
+    """Return the message with the extra members of its tool calls beside the others, as they were received."""
+    calls = message.get("tool_calls") if isinstance(message, Mapping) else getattr(message, "tool_calls", None)
+    if not isinstance(calls, Sequence) or not any(map(_has_extra, calls)):
+        return message
+    flat = [_flat(call) if isinstance(call, ToolCall) else call for call in calls]
+    return {**message, "tool_calls": flat} if isinstance(message, Mapping) else replace(message, tool_calls=flat)
+
+
+def _has_extra(call: Any) -> bool:
+    return isinstance(call, ToolCall) and bool(call.extra or call.function.extra)
+
+
+def _flat(call: ToolCall) -> dict[str, Any]:
+    function = {**(call.function.extra or {}), "name": call.name, "arguments": call.arguments}
+    return {**(call.extra or {}), "id": call.id, "type": call.type, "function": function}

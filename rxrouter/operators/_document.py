@@ -11,6 +11,7 @@ from reactivex.disposable import SingleAssignmentDisposable
 from rxrouter._errors import AnswerDecodeError
 from rxrouter._wire.chunk import ChatChunk, Choice
 from rxrouter._wire.restarted import Restarted
+from rxrouter._wire.tool_call_index import ToolCallIndex
 from rxrouter.operators._types import Operator
 
 
@@ -33,7 +34,7 @@ def of_document(begin: Callable[[], Reader], choice: int, tool_call: int | None)
     Args:
         begin: Makes the reader: for each subscription, and anew after each `Restarted`.
         choice: Whose text the document is, where chunks come.
-        tool_call: The index of the tool call whose arguments it is instead.
+        tool_call: The number of the tool call whose arguments it is instead, as `ToolCallIndex` counts.
     """
 
     def operator(source: Observable[str | ChatChunk]) -> Observable[Any]:
@@ -63,6 +64,7 @@ class _Document:
         self._tool_call = tool_call
         self._observer = observer
         self._reader = begin()
+        self._calls = ToolCallIndex()
 
     def on_next(self, value: str | ChatChunk) -> None:
         if not isinstance(value, str):
@@ -77,6 +79,7 @@ class _Document:
 
     def on_completed(self) -> None:
         try:
+            self._reader.feed(self._held_back())
             self._reader.finish()
         except AnswerDecodeError as error:
             self._refuse(error)
@@ -90,6 +93,7 @@ class _Document:
                 self.on_next(piece)
         if not chunk.choices and isinstance(chunk, Restarted):
             self._reader = self._begin()
+            self._calls = ToolCallIndex()
 
     def _refuse(self, error: AnswerDecodeError) -> None:
         self.upstream.dispose()
@@ -99,5 +103,9 @@ class _Document:
     def _piece(self, part: Choice) -> str:
         if self._tool_call is None:
             return part.delta.content or ""
-        calls = [call for call in part.delta.tool_calls if (call.index or 0) == self._tool_call]
-        return "".join(call.function.arguments or "" for call in calls)
+        grown = filter(None, map(self._calls.add, part.delta.tool_calls))
+        return "".join([text for call, text in grown if call.number == self._tool_call])
+
+    def _held_back(self) -> str:
+        """Return the arguments that wait for those behind them."""
+        return "".join([call.undecided for call in self._calls.calls if call.number == self._tool_call])

@@ -48,7 +48,8 @@ def json_items(
         path: A JSON Pointer to the array, such as `/data/items`; the document itself by default, or with `/`.
         type: What each element is: any type that msgspec knows; JSON as it comes, without one.
         choice: Which of the `n` answers, of chunks; strings are pieces of the document themselves.
-        tool_call: The index of the tool call whose arguments are the document, instead of the answer's text.
+        tool_call: The index of the tool call whose arguments are the document, instead of the answer's text. Where a
+            server gives several calls one index, or no index, it is their position.
     Emits: each element once, when it closes; nothing else of the document is kept. After a `Restarted` the document,
         and with it the elements, begin anew.
     Errors: the source's; `AnswerDecodeError` at once where this is no JSON or an element is not of its type, and at

@@ -48,7 +48,8 @@ def partial_json(
     Args:
         type: What the document is: any type that msgspec knows; JSON as it comes, without one.
         choice: Which of the `n` answers, of chunks; strings are pieces of the document themselves.
-        tool_call: The index of the tool call whose arguments are the document, instead of the answer's text.
+        tool_call: The index of the tool call whose arguments are the document, instead of the answer's text. Where a
+            server gives several calls one index, or no index, it is their position.
     Emits: the value each time it has changed; the last one is that of `json.loads`, or of `msgspec.json.decode`.
         Values are for reading: they share what has not changed. One that is kept never changes, at the price of a
         copy of what is still open in it, the string that grows and each open array and object, with the next piece;

@@ -26,8 +26,8 @@ def tool_calls(*, choice: int = 0) -> Operator[ChatChunk, ToolCall]:
         choice: Which of the `n` answers.
     Emits: when the source completes, each call in order; its `arguments` parse, `{}` where the model sent none. Nothing
         for an answer without calls.
-    Errors: the source's, with what was received as `partial`; `IncompleteToolCallError` with the `calls` that lack
-        proof, behind those that have it.
+    Errors: the source's, with what was received as `partial`; `IncompleteToolCallError` with all `calls` of
+        the answer, if one of them lacks proof.
     Cancels: the source, on dispose.
     Source: WIRE 4.5 and 9; most of today's clients run half a call (PEERS 0.1).
     """
@@ -59,14 +59,12 @@ class _Reading:
 
     def on_completed(self) -> None:
         calls, doubt = self._asked.calls(), self._asked.doubt()
-        proven = [call for call in calls if not doubt and is_whole(call)]
-        for call in proven:
-            self._observer.on_next(with_arguments(call))
-        if proven == calls:
+        if not calls or (doubt is None and all(map(is_whole, calls))):
+            for call in calls:
+                self._observer.on_next(with_arguments(call))
             self._observer.on_completed()
             return
-        cut = [call for call in calls if call not in proven]
-        error = IncompleteToolCallError(doubt or "arguments that are no JSON object", cut, self._asked.reasons)
+        error = IncompleteToolCallError(doubt or "arguments that are no JSON object", calls, self._asked.reasons)
         error.partial = whole = self._asked.fold.completion("truncated")
         error.generation_id = whole.id
         self._observer.on_error(error)

@@ -127,15 +127,15 @@ def test_a_call_without_a_name_is_never_released() -> None:
     assert isinstance(error, IncompleteToolCallError)
 
 
-def test_whole_calls_come_before_the_error_of_one_that_is_not() -> None:
+def test_tool_calls_releases_no_call_when_one_of_the_answer_is_cut() -> None:
     cut = piece(1, '{"in": ', name="weather", id="c2")
 
     released, error = ended(NAME, OSLO, cut, finish("tool_calls"))
 
-    assert released == [CALL]
+    assert released == []
     assert isinstance(error, IncompleteToolCallError)
-    assert [call.id for call in error.calls] == ["c2"]
-    assert str(error) == "1 tool call without proof of being whole: arguments that are no JSON object"
+    assert [call.id for call in error.calls] == ["c1", "c2"]
+    assert str(error) == "2 tool calls without proof of being whole: arguments that are no JSON object"
 
 
 def test_parallel_calls_come_in_order() -> None:

@@ -227,7 +227,7 @@ def test_what_cannot_be_taken_back_is_refused_with_its_cause(make: Callable[[], 
 
 def test_ag_ui_takes_nothing_back_once_a_call_has_begun() -> None:
     encoder = agent()
-    encoder.chunk(chunk({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "go"}}]}))
+    encoder.chunk(chunk({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "go", "arguments": '{"'}}]}))
     with pytest.raises(RouterError):
         encoder.chunk(Restarted(attempt=2))
 
@@ -350,7 +350,8 @@ def test_a_page_that_sends_results_by_itself_sends_no_cut_call(arguments: str, f
 
 def test_a_page_that_sends_results_by_itself_sends_no_call_that_was_stopped() -> None:
     encoder = UIMessages()
-    said = [*encoder.begin(), *encoder.chunk(chunk({"tool_calls": [CALL]})), *encoder.error(STOPPED)]
+    call = {**CALL, "function": {"name": "go", "arguments": '{"to":'}}
+    said = [*encoder.begin(), *encoder.chunk(chunk({"tool_calls": [call]})), *encoder.error(STOPPED)]
     assert Page(said).kinds[-2:] == ["tool-input-delta", "abort"]
 
 

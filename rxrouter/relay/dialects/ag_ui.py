@@ -58,7 +58,7 @@ class AGUI(Parts):
         """The calls that are whole, usage, and the run's end, which is an error if a call was cut."""
         said: list[dict[str, Any]] = []
         self.close(said)
-        verdicts = self.verdicts()
+        verdicts = self.close_calls(said)
         for told, call, doubt in verdicts:
             if doubt is not None:
                 return [*map(encode, said), encode(self._run_error("incomplete_tool_call", doubt))]
@@ -77,7 +77,7 @@ class AGUI(Parts):
         """RUN_ERROR; a run that was stopped is cancelled, as far as the protocol allows with an open call."""
         said: list[dict[str, Any]] = []
         self.close(said)
-        if failure.code == "stopped" and not self.verdicts():
+        if failure.code == "stopped" and not self.calls.all:
             said.append({"type": "RUN_FINISHED", **self._run, "outcome": {"type": "cancelled"}, **self._usage()})
         else:
             said.append(self._run_error(failure.code, failure.message))

@@ -3,55 +3,66 @@
 from __future__ import annotations
 
 from rxrouter._wire.chunk import ToolCallDelta
+from rxrouter._wire.tool_call_index import IndexedCall, ToolCallIndex
 
 
 class ToldCall:
-    """A tool call: under an id that no other has, though some servers name two by one, or none (WIRE 4.5)."""
+    """A tool call, under an id that no other call has, though some servers give two calls one id, or none."""
 
-    __slots__ = ("id", "name", "received_id", "untold")
+    __slots__ = ("_indexed", "id", "pieces", "started")
 
-    def __init__(self) -> None:
-        self.id = ""  # until it is told
-        self.name = ""  # until it comes
-        self.received_id = ""
-        self.untold: list[str] = []  # pieces of its arguments
+    def __init__(self, indexed: IndexedCall) -> None:
+        self._indexed = indexed
+        self.id = ""  # until it is sent
+        self.started = False
+        self.pieces: list[str] = []  # of its arguments, not sent yet
+
+    @property
+    def name(self) -> str:
+        """The function's name; it may come late, or in pieces before the arguments."""
+        return self._indexed.name
+
+    @property
+    def received_id(self) -> str:
+        """The server's id; "" where it has given none."""
+        return self._indexed.id
+
+    def take_pieces(self) -> str:
+        """Return the arguments that were not sent yet."""
+        text = "".join(self.pieces)
+        self.pieces.clear()
+        return text
+
+    def take_all(self) -> str:
+        """Likewise at the end of the answer, with the beginning that was held back."""
+        text = self.take_pieces() + self._indexed.undecided
+        self._indexed.undecided = ""
+        return text
 
 
 class ToldCalls:
-    """Finds the call of each piece, in constant time; in the order, and by the rules, of `CompletionFold`."""
+    """Assigns ids, and collects the pieces of each call, by the rules of `ToolCallIndex`."""
 
     def __init__(self) -> None:
         self.all: list[ToldCall] = []
-        self.ids: set[str] = set()  # that were told
-        self._by_index: dict[int, ToldCall] = {}
-        self._by_id: dict[str, ToldCall] = {}
+        self.ids: set[str] = set()  # that were sent
+        self._index = ToolCallIndex()
 
-    def add(self, piece: ToolCallDelta) -> ToldCall:
-        """The call that has grown by this piece."""
-        call = self._call_of(piece)
-        if piece.id and not call.received_id:
-            call.received_id = piece.id
-            self._by_id.setdefault(piece.id, call)
-        call.name = call.name or piece.function.name or ""
-        if piece.function.arguments:
-            call.untold.append(piece.function.arguments)
-        return call
-
-    def _call_of(self, piece: ToolCallDelta) -> ToldCall:
-        """By index; without one, the last; another id under the same index is another call."""
-        last = self.all[-1] if self.all else None
-        call = last if piece.index is None else self._by_index.get(piece.index)
-        if call is not None and piece.id and call.received_id and piece.id != call.received_id:
-            call = self._by_id.get(piece.id)
-        if call is None:
-            call = ToldCall()
-            self.all.append(call)
-        if piece.index is not None:
-            self._by_index[piece.index] = call
+    def add(self, piece: ToolCallDelta) -> ToldCall | None:
+        """Return the call that has grown by this piece; None if it is not known yet."""
+        found = self._index.add(piece)
+        if found is None:
+            return None
+        indexed, arguments = found
+        if indexed.position == len(self.all):
+            self.all.append(ToldCall(indexed))
+        call = self.all[indexed.position]
+        if arguments:
+            call.pieces.append(arguments)
         return call
 
     def told(self, call: ToldCall) -> ToldCall:
-        """The call, which from now on has an id."""
+        """Return the call, which from now on has an id."""
         if not call.id:
             number = len(self.ids)
             call.id = call.received_id or f"call-{number}"

@@ -92,25 +92,33 @@ class Parts(ABC):
             self._kind = None
 
     def _tell_calls(self, pieces: Sequence[ToolCallDelta], said: list[dict[str, Any]]) -> None:
-        for call in dict.fromkeys(map(self.calls.add, pieces)):  # each once, however many pieces of it there are
-            if not call.name:
-                continue  # it comes with a later piece
-            if not call.id:
-                said.append(self.start_call(self.calls.told(call)))
-            if call.untold:
-                said.append(self.say_call(call, "".join(call.untold)))
-                call.untold.clear()
+        # Each once, however many pieces of it there are.
+        for call in dict.fromkeys(map(self.calls.add, pieces)):
+            # A name may come with a later piece, and in pieces: it is known when arguments come.
+            if call is not None and call.name and call.pieces:
+                self._say_call(call, call.take_pieces(), said)
 
-    def verdicts(self) -> list[tuple[ToldCall, ToolCall, str | None]]:
-        """Each call as it was received, and why it must not be run; None for the proven.
+    def _say_call(self, call: ToldCall, arguments: str, said: list[dict[str, Any]]) -> None:
+        if not call.started:
+            call.started = True
+            said.append(self.start_call(self.calls.told(call)))
+        if arguments:
+            said.append(self.say_call(call, arguments))
 
-        Why is said in words of ours: among the finish reasons are providers' own, which may be any text.
+    def close_calls(self, said: list[dict[str, Any]]) -> list[tuple[ToldCall, ToolCall, str | None]]:
+        """Send what was held back of the calls; return each as received, and why it must not be run, None if proven.
+
+        The reason is in words of ours: among the finish reasons are providers' own, which may be any text. No call of
+        an answer is proven if one is not.
         """
+        for told in self.calls.all:
+            if told.name:
+                self._say_call(told, told.take_all(), said)
+        received = self.asked.calls()
         doubt = "The answer was cut in a tool call." if self.asked.doubt() else None
-        return [
-            (self.calls.told(told), call, doubt or (None if is_whole(call) else "The tool call is not whole."))
-            for told, call in zip(self.calls.all, self.asked.calls(), strict=True)
-        ]
+        if doubt is None and not all(map(is_whole, received)):
+            doubt = "The tool call is not whole." if len(received) == 1 else "One of the tool calls is not whole."
+        return [(self.calls.told(told), call, doubt) for told, call in zip(self.calls.all, received, strict=True)]
 
     @abstractmethod
     def start(self, kind: Kind) -> list[dict[str, Any]]:

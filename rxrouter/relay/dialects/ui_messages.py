@@ -56,7 +56,7 @@ class UIMessages(Parts):
         said: list[dict[str, Any]] = []
         self.close(said)
         cut: str | None = None
-        for told, call, doubt in self.verdicts():
+        for told, call, doubt in self.close_calls(said):
             if doubt is None:
                 arguments = msgspec.Raw((call.arguments or "{}").encode(errors="replace"))
                 said.append({"type": "tool-input-available", **_names(told), "input": arguments})
@@ -83,7 +83,7 @@ class UIMessages(Parts):
         if failure.code == "stopped":  # the calls stay as they are: behind an abort, too, one that failed would be sent
             said.append({"type": "abort", "reason": failure.message})
         else:
-            said += [_cut(told, call, failure.message) for told, call, _ in self.verdicts()]
+            said += [_cut(told, call, failure.message) for told, call, _ in self.close_calls(said)]
             said.append({"type": "error", "errorText": failure.message})
         return [*map(encode, said), _DONE]
 
