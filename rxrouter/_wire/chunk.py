@@ -289,12 +289,20 @@ def merge(chunks: list[ChatChunk]) -> ChatChunk:
     delta = Delta(
         role=deltas[0].role,
         content=joined("content"),
-        reasoning="".join(reasoning_of(d) or "" for d in deltas) or None,
         reasoning_details=[detail for d in deltas for detail in d.reasoning_details] or (),
         refusal=joined("refusal"),
         tool_calls=[call for d in deltas for call in d.tool_calls] or (),
     )
+    delta = _renamed(delta, deltas, "".join(reasoning_of(d) or "" for d in deltas) or None)
     return msgspec.structs.replace(first, created=created, choices=[Choice(first.choices[0].index, delta)])
+
+
+def _renamed(delta: Delta, deltas: Sequence[Delta], reasoning: str | None) -> Delta:
+    """Return the delta with this reasoning, under the name under which that of these deltas began."""
+    first = next((one for one in deltas if reasoning_of(one)), delta)
+    if first.reasoning_content and not first.reasoning:
+        return msgspec.structs.replace(delta, reasoning=None, reasoning_content=reasoning)
+    return msgspec.structs.replace(delta, reasoning=reasoning, reasoning_content=None)
 
 
 def text_of(chunk: ChatChunk, key: tuple[object, ...]) -> str:
@@ -312,9 +320,12 @@ def text_of(chunk: ChatChunk, key: tuple[object, ...]) -> str:
 def split(chunk: ChatChunk, key: tuple[object, ...], at: int) -> tuple[ChatChunk, ChatChunk]:
     """Two chunks that say what one says: the first its text up to character `at`, and all else; the second the rest."""
     kind, choice, text = str(key[-1]), chunk.choices[0], text_of(chunk, key)
-    # Under its other name, the first would still say all of the reasoning.
-    first = msgspec.structs.replace(choice.delta, **({"reasoning_content": None} | {kind: text[:at]}))
-    rest = msgspec.structs.replace(Delta(), **{kind: text[at:]})
+    first, rest = choice.delta, Delta()
+    if kind == "reasoning":
+        first, rest = _renamed(first, [first], text[:at]), _renamed(rest, [first], text[at:])
+    else:
+        first = msgspec.structs.replace(first, **{kind: text[:at]})
+        rest = msgspec.structs.replace(rest, **{kind: text[at:]})
     return (
         msgspec.structs.replace(chunk, choices=[Choice(choice.index, first)]),
         msgspec.structs.replace(chunk, choices=[Choice(choice.index, rest)]),

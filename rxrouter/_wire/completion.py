@@ -18,6 +18,9 @@ _object = msgspec.json.Decoder(dict[str, object]).decode
 State = Literal["streaming", "complete", "truncated", "failed"]
 """How far an answer is: still growing, proven finished, cut by the connection, or ended by any other error."""
 
+ReasoningName = Literal["reasoning", "reasoning_content"]
+"""The member of a message under which a server sends the reasoning, and expects it back."""
+
 
 def state_after(error: Exception) -> State:
     """What an answer is when its stream has ended with this error."""
@@ -39,15 +42,22 @@ class CompletionChoice(Struct):
     logprobs: dict[str, list[Any]] | None = None
     finish_reason: str | None = None
     native_finish_reason: str | None = None
+    reasoning_name: ReasoningName = "reasoning"
 
     @property
     def message(self) -> AssistantMessage:
-        """The answer as a message of the next request: reasoning once, and `{}` for arguments that never came."""
+        """The answer as a message of the next request, each thing under the name under which it came.
+
+        Details of the reasoning stand for `reasoning`, which repeats their text. `{}` stands for arguments that never
+        came.
+        """
+        named = self.reasoning_name == "reasoning_content"
         return AssistantMessage(
             content=self.text or (None if self.tool_calls else ""),
             tool_calls=[with_arguments(call) for call in self.tool_calls] or None,
             refusal=self.refusal or None,
-            reasoning=None if self.reasoning_details else self.reasoning or None,
+            reasoning=None if named or self.reasoning_details else self.reasoning or None,
+            reasoning_content=(self.reasoning or None) if named else None,
             reasoning_details=self.reasoning_details or None,
             annotations=self.annotations or None,
             images=self.images or None,

@@ -13,7 +13,7 @@ from copy import copy
 from typing import Any, Generic, TypeVar
 
 from rxrouter._wire.chunk import ChatChunk, Choice, Delta, FunctionDelta, ToolCallDelta, reasoning_of
-from rxrouter._wire.completion import ChatCompletion, CompletionChoice, State
+from rxrouter._wire.completion import ChatCompletion, CompletionChoice, ReasoningName, State
 from rxrouter._wire.json import as_list, as_object
 from rxrouter._wire.message import FunctionCall, ToolCall
 from rxrouter._wire.restarted import Restarted
@@ -217,6 +217,7 @@ class _ChoiceFold:
         self.begun = chunk
         self.text = _Text()
         self.reasoning = _Text()
+        self.reasoning_name: ReasoningName = "reasoning"
         self.calls = _Log[_Call]()
         self.call_index = ToolCallIndex()
         self.finish_reason = _Log[str]()
@@ -235,6 +236,8 @@ class _ChoiceFold:
         if (delta.reasoning or delta.reasoning_content or delta.reasoning_details) and (
             reasoning := reasoning_of(delta)
         ):
+            if not self.reasoning.values and delta.reasoning_content and not delta.reasoning:
+                self.reasoning_name = "reasoning_content"
             self.reasoning.add(reasoning, chunk)
         if delta.tool_calls:
             for call in delta.tool_calls:
@@ -265,6 +268,7 @@ class _ChoiceFold:
             index=self.index,
             text=self.text.read(upto),
             reasoning=self.reasoning.read(upto),
+            reasoning_name=self.reasoning_name,
             tool_calls=[call.read(upto) for call in self.calls.all(upto)],
             finish_reason=self.finish_reason.last(upto),
             native_finish_reason=self.native_finish_reason.last(upto),
@@ -286,12 +290,14 @@ class _ChoiceFold:
             )
             for indexed, call in zip(self.call_index.calls, choice.tool_calls, strict=True)
         ]
+        named = choice.reasoning_name == "reasoning_content"
         return Choice(
             index=choice.index,
             delta=Delta(
                 role="assistant",
                 content=choice.text or None,
-                reasoning=choice.reasoning or None,
+                reasoning=None if named else choice.reasoning or None,
+                reasoning_content=(choice.reasoning or None) if named else None,
                 reasoning_details=choice.reasoning_details or (),
                 tool_calls=pieces or (),
                 refusal=choice.refusal or None,

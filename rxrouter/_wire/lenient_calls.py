@@ -20,7 +20,8 @@ def reshape_calls(delta: dict[str, Any]) -> None:
     pieces = as_list(delta.get("tool_calls"))
     if isinstance(legacy, dict) and not pieces:
         # The format has no id. With the same one on each piece, a name in two pieces is known to be one name.
-        pieces = delta["tool_calls"] = [{"index": 0, "id": "function_call", "type": "function", "function": legacy}]
+        piece: dict[str, Any] = {"index": 0, "id": "function_call", "type": "function", "function": as_object(legacy)}
+        delta["tool_calls"] = pieces = [piece]
     for piece in map(as_object, pieces):
         function = as_object(piece.get("function"))
         _as_text(piece, "id")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -165,18 +165,28 @@ Message = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | To
 
 
 def with_members(message: Message | Mapping[str, Any]) -> Message | Mapping[str, Any]:
-    """Return the message with the extra members of its tool calls beside the others, as they were received."""
-    calls = message.get("tool_calls") if isinstance(message, Mapping) else getattr(message, "tool_calls", None)
-    if not isinstance(calls, Sequence) or not any(map(_has_extra, calls)):
-        return message
-    flat = [_flat(call) if isinstance(call, ToolCall) else call for call in calls]
-    return {**message, "tool_calls": flat} if isinstance(message, Mapping) else replace(message, tool_calls=flat)
+    """Return the message with the extra members of its tool calls beside the others, as they were received.
+
+    Args:
+        message: A message of a request; without such calls it is returned itself.
+    """
+    if isinstance(message, AssistantMessage):
+        flat = _flattened(message.tool_calls)
+        return message if flat is None else replace(message, tool_calls=flat)
+    flat = None if isinstance(message, Struct) else _flattened(message.get("tool_calls"))
+    return message if flat is None or isinstance(message, Struct) else {**message, "tool_calls": flat}
 
 
-def _has_extra(call: Any) -> bool:
-    return isinstance(call, ToolCall) and bool(call.extra or call.function.extra)
+def _flattened(calls: object) -> list[Any] | None:
+    """Return the calls with their extra members beside the others; None where no call has any."""
+    members = list(cast("Sequence[Any]", calls)) if isinstance(calls, list | tuple) else []
+    if not any(isinstance(call, ToolCall) and (call.extra or call.function.extra) for call in members):
+        return None
+    return list(map(_flat, members))
 
 
-def _flat(call: ToolCall) -> dict[str, Any]:
+def _flat(call: Any) -> Any:
+    if not isinstance(call, ToolCall):
+        return call
     function = {**(call.function.extra or {}), "name": call.name, "arguments": call.arguments}
     return {**(call.extra or {}), "id": call.id, "type": call.type, "function": function}

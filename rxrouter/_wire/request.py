@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
-from rxrouter._wire.message import AssistantMessage, Discreet, Message
+from rxrouter._wire.message import AssistantMessage, Discreet, Message, with_members
 
 Positive = Annotated[int, Meta(ge=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
@@ -172,6 +173,9 @@ class ChatRequest(Discreet, frozen=True):
 
     def encode(self) -> bytes:
         """The JSON body; `stream` is set, whatever `extra` says."""
+        messages: list[Any] = [with_members(message) for message in self.messages]
+        if any(sent is not given for sent, given in zip(messages, self.messages, strict=True)):
+            return replace(self, messages=messages).encode()
         if self.extra is None and self.messages:
             plain = msgspec.json.encode(self)
             return plain if self.stream else plain[:-1] + b',"stream":true}'

@@ -97,8 +97,8 @@ def test_coalesce_cuts_a_thought_in_two_that_say_no_word_twice() -> None:
 
     (_, first), (_, rest) = show(coalesce(), Arrival([(0.0, thought)], end=1.0)).values
 
-    assert first.choices[0].delta == Delta(role="assistant", reasoning="H", reasoning_details=details)
-    assert rest.choices[0].delta == Delta(reasoning="m")
+    assert first.choices[0].delta == Delta(role="assistant", reasoning_content="H", reasoning_details=details)
+    assert rest.choices[0].delta == Delta(reasoning_content="m")
     assert (first.id, rest.id) == (thought.id, thought.id)
 
 

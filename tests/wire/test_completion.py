@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -391,6 +392,14 @@ def test_images_and_annotations_are_kept_in_order() -> None:
     }
 
 
+SIGNED: dict[str, Any] = {
+    "id": "a",
+    "type": "function",
+    "extra_content": {"google": {"thought_signature": "c2lnbg=="}},
+    "function": {"name": "one", "arguments": '{"a":1}', "provider_specific_fields": {"k": [1]}},
+}
+
+
 @pytest.mark.parametrize(
     ("delta", "message"),
     [
@@ -398,6 +407,24 @@ def test_images_and_annotations_are_kept_in_order() -> None:
         pytest.param({"content": ""}, {"content": ""}, id="nothing"),
         pytest.param({"content": "", "refusal": "No"}, {"content": "", "refusal": "No"}, id="refusal"),
         pytest.param({"content": "Hi", "reasoning": "Hm"}, {"content": "Hi", "reasoning": "Hm"}, id="reasoning"),
+        pytest.param(
+            {"content": "Hi", "reasoning_content": "Hm"},
+            {"content": "Hi", "reasoning_content": "Hm"},
+            id="reasoning under the name of DeepSeek",
+        ),
+        pytest.param(
+            {
+                "content": "Hi",
+                "reasoning_content": "Hm",
+                "reasoning_details": [{"type": "reasoning.text", "text": "Hm"}],
+            },
+            {
+                "content": "Hi",
+                "reasoning_content": "Hm",
+                "reasoning_details": [{"type": "reasoning.text", "text": "Hm"}],
+            },
+            id="reasoning under the name of DeepSeek with details",
+        ),
         pytest.param(
             {"content": "Hi", "reasoning": "Hm", "reasoning_details": [{"type": "reasoning.text", "text": "Hm"}]},
             {"content": "Hi", "reasoning_details": [{"type": "reasoning.text", "text": "Hm"}]},
@@ -418,6 +445,11 @@ def test_images_and_annotations_are_kept_in_order() -> None:
             {"tool_calls": [call("a", "one", "{}")]},
             id="call that never got arguments",
         ),
+        pytest.param(
+            {"tool_calls": [{"index": 0, **SIGNED}]},
+            {"tool_calls": [SIGNED]},
+            id="unknown members of a call and of its function",
+        ),
     ],
 )
 def test_the_message_can_be_sent_back(delta: dict[str, Any], message: dict[str, Any]) -> None:
@@ -427,6 +459,23 @@ def test_the_message_can_be_sent_back(delta: dict[str, Any], message: dict[str, 
 
     answer = json.loads(request.encode())["messages"][1]
     assert {"content": None} | answer == {"role": "assistant", "content": None} | message
+
+
+def test_unknown_members_of_a_call_survive_pickle_and_the_chunk_that_stands_for_many() -> None:
+    fold = CompletionFold()
+    for delta in (
+        {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "one"}, "extra_content": {"k": 1}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}, "extra_content": None, "other": "x"}]},
+    ):
+        fold.add(decode(json.dumps({"choices": [{"index": 0, "delta": delta}]}).encode()))
+    again = CompletionFold()
+    for chunk in fold.chunks():
+        again.add(decode(chunk.raw))
+
+    (called,) = again.completion().tool_calls
+
+    assert called.extra == {"extra_content": {"k": 1}, "other": "x"}
+    assert pickle.loads(pickle.dumps(called)) == called
 
 
 def test_the_message_is_that_of_the_first_choice_and_each_choice_has_its_own() -> None:

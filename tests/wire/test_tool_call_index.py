@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -227,7 +228,7 @@ def test_arguments_of_a_call_are_found_by_its_number_whatever_its_index() -> Non
 
     assert [document(zeros, number) for number in (0, 1, 2)] == [{"a": [1]}, {"a": [2]}, None]
     assert [document(numbered, number) for number in (0, 1, 2)] == [None, {"a": [2]}, {"a": [1]}]
-    assert document(zeros, 1, lambda **at: json_items("/a", **at)) == 2
+    assert document(zeros, 1, partial(json_items, "/a")) == 2
 
 
 objects = st.dictionaries(st.sampled_from("ab"), st.text('{}"\\ x', max_size=4) | st.integers(0, 9), max_size=2)
@@ -248,12 +249,14 @@ def cut(draw: st.DrawFn, text: str) -> list[str]:
 def of_call(draw: st.DrawFn, habit: str, number: int, called: Called) -> list[Piece]:
     """One call as a server with this habit sends it; what is new in each piece is set later."""
     name, arguments = called
-    index = {"no index": ABSENT, "own ids at 0": 0, "no ids at 0": 0, "index from 1": number + 1}.get(habit, number)
+    index: Any = {"no index": ABSENT, "own ids at 0": 0, "no ids at 0": 0, "index from 1": number + 1}.get(
+        habit, number
+    )
     own = {"id": "" if habit == "no ids at 0" else f"c{number}", "type": "function"}
     if habit == "whole":
         return [piece(index, name, arguments, **own)]
     texts = ["", *cut(draw, arguments)] if draw(st.booleans()) else cut(draw, arguments)
-    later = draw(st.sampled_from([{}, {"id": ""}, {"id": None}, {"type": "function"}]))
+    later: dict[str, Any] = draw(st.sampled_from([{}, {"id": ""}, {"id": None}, {"type": "function"}]))
     named = ABSENT
     if habit == "names":
         named, later = name, own
@@ -307,8 +310,8 @@ def test_readers_of_calls_agree_and_release_only_the_calls_of_the_model_when_ser
     assert released(fold.chunks()) == calls
     index = ToolCallIndex()
     for some in pieces:
-        for one in some:
-            index.add(chunk(one).choices[0].delta.tool_calls[0])
+        for part in some:
+            index.add(chunk(part).choices[0].delta.tool_calls[0])
     for call, (_, arguments) in zip(index.calls, calls or (), strict=calls is not None):
         assert document(chunks, call.number) == (json.loads(arguments) if call.has_arguments else None)
 
