@@ -16,6 +16,7 @@ import msgspec
 
 from rxrouter._wire.halves import Halves, without_halves
 from rxrouter._wire.json import as_list, as_object
+from rxrouter._wire.lenient_calls import adopt_function_call, set_members_apart
 
 LARGEST = 2**53
 """The largest number that is taken: beyond it JSON's numbers are not exact, and no count or price is."""
@@ -152,6 +153,7 @@ def _reshape_delta(delta: dict[str, Any]) -> None:
             delta[name] = str(text)
         elif not isinstance(text, str):
             delta[name] = "".join(_texts(text)) or None
+    adopt_function_call(delta)
     delta["tool_calls"] = _calls(delta["tool_calls"]) if delta.get("tool_calls") else None
     _reshape_content(delta)
 
@@ -225,6 +227,7 @@ def _reshape_call(call: dict[str, Any]) -> None:
         function["arguments"] = _json_of(arguments)
     elif arguments is False:
         del function["arguments"]
+    set_members_apart(call)
 
 
 def _json_of(value: Any) -> str:

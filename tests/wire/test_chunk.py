@@ -661,3 +661,39 @@ def test_content_in_parts_of_any_shape_is_text_and_thought(content: str, said: s
     delta = decode_odd(f'{{"choices": [{{"delta": {{"content": {content}}}}}]}}'.encode()).choices[0].delta
 
     assert (delta.content, delta.reasoning) == (said, thought)
+
+
+@pytest.mark.parametrize(
+    ("delta", "pieces"),
+    [
+        pytest.param(
+            {"content": None, "function_call": {"name": "f", "arguments": '{"a":'}},
+            [ToolCallDelta(0, "function_call", "function", FunctionDelta("f", '{"a":'))],
+            id="legacy call",
+        ),
+        pytest.param({"content": "Hi", "function_call": None}, [], id="no legacy call"),
+        pytest.param(
+            {"tool_calls": [{"index": 0, "id": 12345678901234567890, "function": {"name": "f"}}]},
+            [ToolCallDelta(0, "12345678901234567890", None, FunctionDelta("f"))],
+            id="id that is a number",
+        ),
+        pytest.param(
+            {"tool_calls": [{"index": 0, "name": "f", "arguments": "{}"}]},
+            [ToolCallDelta(0, None, None, FunctionDelta("f", "{}"))],
+            id="name and arguments beside the index",
+        ),
+        pytest.param(
+            {"tool_calls": [{"index": 0, "function": {"name": "f", "k": 1}, "extra_content": {"g": {"s": "x"}}}]},
+            [ToolCallDelta(0, None, None, FunctionDelta("f", None, {"k": 1}), {"extra_content": {"g": {"s": "x"}}})],
+            id="members of other formats",
+        ),
+    ],
+)
+def test_calls_in_other_shapes_are_pieces_of_tool_calls(delta: dict[str, Any], pieces: list[ToolCallDelta]) -> None:
+    data = json.dumps({"choices": [{"index": 0, "delta": delta}]}).encode()
+    try:
+        chunk = msgspec.json.decode(data, type=ChatChunk)
+    except msgspec.ValidationError:
+        chunk = decode_odd(data)
+
+    assert list(chunk.choices[0].delta.tool_calls) == pieces
