@@ -24,10 +24,11 @@ def use_loop(name: str) -> None:
     """
     if name not in LOOPS:
         raise ValueError(f"RXROUTER_TEST_LOOP must be one of {', '.join(LOOPS)}, got {name!r}")
+    # Policies are deprecated from Python 3.14 on, and the only way to the loops that a client starts for itself.
     if name == "uvloop":
-        asyncio.set_event_loop_policy(import_module("uvloop").EventLoopPolicy())
+        asyncio.set_event_loop_policy(import_module("uvloop").EventLoopPolicy())  # pyright: ignore[reportDeprecated]
     if name == "eager":
-        asyncio.set_event_loop_policy(_EagerPolicy())
+        asyncio.set_event_loop_policy(_EagerPolicy())  # pyright: ignore[reportDeprecated]
 
 
 def virtual_loop() -> asyncio.AbstractEventLoop:

@@ -52,6 +52,10 @@ class _Body(aiohttp.Payload):
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return self._body.decode(encoding, errors)
 
+    def __reduce__(self) -> tuple[type[bytes], tuple[bytes]]:
+        """Be copied as bytes: tools that record requests, such as vcrpy, keep a copy."""
+        return bytes, (self._body,)
+
     async def write(self, writer: AbstractStreamWriter) -> None:
         self._connected(writer)
         for at in range(0, len(self._body), _READ_BYTES):  # images make bodies of megabytes

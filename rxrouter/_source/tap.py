@@ -14,6 +14,8 @@ from aiohttp.http import StreamWriter
 from rxrouter._wire.chunked import PlainChunks
 
 _HEAD_END = b"\r\n\r\n"
+# Seconds from the head to `begin`; later, something else reads the answer, such as a tool that records it.
+_BEGIN_SECONDS = 0.1
 _HEAD_BYTES = 1 << 16  # a longer head aiohttp refuses
 _TYPE = re.compile(rb"\r\ncontent-type:[ \t]*text/event-stream[ \t]*[;\r]")
 _CODINGS = re.compile(rb"\r\n(?:transfer-encoding|content-encoding|content-length)[^\r]*")
@@ -34,6 +36,7 @@ class Tap(asyncio.Protocol):
     __slots__ = (
         "_aiohttp",
         "_blocks",
+        "_body",
         "_chunks",
         "_flows",
         "_head",
@@ -42,6 +45,7 @@ class Tap(asyncio.Protocol):
         "_size",
         "_take",
         "_transport",
+        "_unclaimed",
         "content",
         "over",
     )
@@ -57,6 +61,9 @@ class Tap(asyncio.Protocol):
         self._high = high
         self._head = b""  # what is there of it
         self._chunks: PlainChunks | None = None  # where the body is ours
+        # What has come of the body until `begin`, as received: until then aiohttp may still get it.
+        self._body: list[bytes] | None = None
+        self._unclaimed: asyncio.TimerHandle | None = None
         self._blocks: list[bytes] = []  # what they held, while nobody takes it
         self._size = 0
         self._paused = False  # the transport, by us
@@ -85,15 +92,13 @@ class Tap(asyncio.Protocol):
             content: Where aiohttp gives what it gets of the body.
             take: Gets what each socket read has brought; last, when all is with aiohttp, which `over` tells.
         """
-        chunks = self._chunks
-        if chunks is None:
+        chunks, body = self._chunks, self._claim()
+        if chunks is None or body is None:
             return False
         self.content, self._take = content, take
         content.on_eof(self._leave)  # before the connection is used again
-        if self.over:
-            self._lose()
-        elif chunks.rest is not None:
-            self._hand_over(chunks.rest)
+        self._size = 0
+        self._keep(chunks, b"".join(body))
         return True
 
     def flow(self) -> bytes:
@@ -114,6 +119,7 @@ class Tap(asyncio.Protocol):
     def forget(self) -> None:
         """Calls nobody any more."""
         self._flows, self._take = False, None
+        self._claim()
 
     def data_received(self, data: bytes) -> None:
         chunks = self._chunks
@@ -134,7 +140,9 @@ class Tap(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         chunks = self._chunks
-        if chunks is not None and chunks.rest is not None and not self.over:
+        if body := self._claim():
+            self._aiohttp.data_received(b"".join(body))
+        elif chunks is not None and chunks.rest is not None and not self.over:
             self._hand_over(chunks.rest)
         self.over = True
         self._aiohttp.connection_lost(exc)
@@ -155,13 +163,34 @@ class Tap(asyncio.Protocol):
         self._aiohttp.resume_writing()
 
     def _keep(self, chunks: PlainChunks, data: bytes) -> None:
-        self._blocks += chunks.feed(bytes(data))
+        if self._body is None:
+            self._blocks += chunks.feed(bytes(data))
+        else:
+            self._body.append(bytes(data))
         self._size += len(data)
         if chunks.rest is not None and self._take is not None:
             self._hand_over(chunks.rest)
         elif self._size > self._high and not self._paused:
             self._paused = True
             self._transport.pause_reading()
+
+    def _claim(self) -> list[bytes] | None:
+        """Return what has come of the body, the first time that this is called."""
+        if self._unclaimed is not None:
+            self._unclaimed.cancel()
+            self._unclaimed = None
+        body, self._body = self._body, None
+        return body
+
+    def _give_back(self) -> None:
+        """Leave the body to aiohttp, because something between it and us reads there."""
+        body = self._claim()
+        if body is not None and not self._transport.is_closing():
+            self._leave()
+            if self._paused:
+                self._paused = False
+                self._transport.resume_reading()
+            self._aiohttp.data_received(b"".join(body))
 
     def _hand_over(self, rest: bytes) -> None:
         self.over = True
@@ -178,7 +207,8 @@ class Tap(asyncio.Protocol):
                 data = behind
                 continue
             if end and _is_plain_stream(head):
-                self._chunks = PlainChunks()
+                self._chunks, self._body = PlainChunks(), []
+                self._unclaimed = asyncio.get_running_loop().call_later(_BEGIN_SECONDS, self._give_back)
                 self._aiohttp.data_received(data[: len(data) - len(behind)])
                 self._keep(self._chunks, behind)
                 return

@@ -120,7 +120,8 @@ def queued_bytes(port: int) -> int:
     # The fields are a number, both addresses, the state (1 is established), and the bytes to be sent and to be read.
     established = {(row[1], row[2]): row[4] for row in rows if row[3] == "01"}
     (client,) = [ends for ends in established if ends[0].endswith(f":{port:04X}")]
-    return sum(int(size, 16) for ends in (client, client[::-1]) for size in established[ends].split(":"))
+    server = (client[1], client[0])
+    return sum(int(size, 16) for ends in (client, server) for size in established[ends].split(":"))
 
 
 async def stalled(progress: Callable[[], int]) -> int:
