@@ -41,7 +41,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--perf-compare", metavar="FILE", help="show it beside what was kept")
 
 
-TEST_SECONDS = 120  # far beyond any test's need: a hang becomes a failure that says where
+# Far beyond the need of any test: a hang becomes a failure that has the place. Benchmarks take what they take.
+TEST_SECONDS = 120
 VIRTUAL_SECONDS = 1e6
 
 
@@ -54,11 +55,18 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     test = pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
     virtual = pyfuncitem.get_closest_marker("virtual") is not None
     with asyncio.Runner(loop_factory=virtual_loop if virtual else None) as runner:
-        runner.run(_without_leaks(test, VIRTUAL_SECONDS if virtual else TEST_SECONDS))
+        runner.run(_without_leaks(test, time_limit(pyfuncitem)))
     return True
 
 
-async def _without_leaks(test: Coroutine[Any, Any, None], seconds: float) -> None:
+def time_limit(item: pytest.Item) -> float | None:
+    """Return the seconds that a test may take; None for a benchmark."""
+    if item.get_closest_marker("perf") is not None:
+        return None
+    return TEST_SECONDS if item.get_closest_marker("virtual") is None else VIRTUAL_SECONDS
+
+
+async def _without_leaks(test: Coroutine[Any, Any, None], seconds: float | None) -> None:
     faults: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: faults.append(context))

@@ -111,6 +111,9 @@ def show(title: str, steps: Sequence[Step]) -> None:
     for step in steps:
         line = f"  {step.asked:16,.0f} {step.carried:10,.0f} {step.cpu:8.1f} {step.busy:8.0%} {step.server:8.0%}"
         print(f"{line} {1e3 * step.middle:8.1f} {1e3 * step.late:8.1f}{' breaks' if step.broken else ''}")
+    best = max(steps, key=lambda step: step.carried)
+    bound = "before it broke" if steps[-1].broken else "and never broke: this machine carries more than was asked"
+    print(f"  reached {best.carried:,.0f} chunks/s, {bound}")
     table(title, {f"{step.asked:,.0f} a second": (step.cpu, step.cpu / steps[0].cpu) for step in steps})
 
 
