@@ -7,8 +7,7 @@ from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import SplitResult, quote, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import quote
 from weakref import ref
 
 import aiohttp
@@ -21,6 +20,7 @@ from rxrouter._errors import ClientClosedError
 from rxrouter._gate import Gate
 from rxrouter._limiter import Limiter
 from rxrouter._source.decode import ChunkReader, EventReader, Reader
+from rxrouter._source.endpoint import Endpoint, checked_headers, merged_headers
 from rxrouter._source.get import Get
 from rxrouter._source.loop import Home
 from rxrouter._source.observable import Direct, LoopObservable
@@ -36,8 +36,6 @@ from rxrouter._wire.sse import MAX_EVENT_BYTES, Comment, ServerSentEvent
 
 A = TypeVar("A", bound=Received)
 
-BASE_URL = "https://openrouter.ai/api/v1"
-
 
 class OpenRouter:
     """A client of OpenRouter, or of any server that speaks OpenAI's chat completions.
@@ -46,8 +44,10 @@ class OpenRouter:
     `async with` and `with` close it: streams still running end with ClientClosedError.
 
     Args:
-        api_key: The key; the environment's OPENROUTER_API_KEY when None.
-        base_url: Where the API is; the environment's OPENROUTER_BASE_URL, or OpenRouter's own, when None.
+        api_key: The key; the environment's OPENROUTER_API_KEY when None, which goes to OpenRouter, and to another
+            server only if OPENROUTER_BASE_URL names that.
+        base_url: Where the API is; the environment's OPENROUTER_BASE_URL, or OpenRouter's own, when None. Its query
+            goes with every request.
         timeouts: The connection's clocks; see `Timeouts`.
         app_url: Your application's URL, for OpenRouter's attribution.
         app_title: Your application's name, likewise.
@@ -59,7 +59,8 @@ class OpenRouter:
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: a URL that is none, a key with white space in it, a header that is none.
+        ValueError: a URL that is none or has a fragment, a key with white space in it, a header that is none or that
+            belongs to the connection (Host, Content-Length and their like).
     """
 
     def __init__(  # noqa: PLR0913 - the settings of a client
@@ -84,11 +85,8 @@ class OpenRouter:
         for name, text in texts.items():
             if text is not None and not isinstance(text, str):
                 raise TypeError(f"{name} is a string, not {type(text).__name__}")
-        self._base_url = (base_url or os.environ.get("OPENROUTER_BASE_URL") or BASE_URL).rstrip("/")
-        parts = urlsplit(self._base_url)
-        if parts.scheme not in {"http", "https"} or not _is_address(parts):
-            raise ValueError("base_url is no http(s) URL")
-        key = api_key or os.environ.get("OPENROUTER_API_KEY")
+        self._endpoint = endpoint = Endpoint(base_url)
+        key = api_key or endpoint.environment_key()
         if key and (not key.isascii() or key.split() != [key]):
             raise ValueError("the API key has white space or other foreign characters in it")
         if not isinstance(timeouts, Timeouts):  # pyright: ignore[reportUnnecessaryIsInstance] # callers need not be typed
@@ -106,22 +104,22 @@ class OpenRouter:
             "Accept": "text/event-stream",
             "Accept-Encoding": "identity",  # a proxy that compresses a stream also buffers it
         }
-        self._headers = _headers({**own, **stream}, headers or {})
-        self._json_headers = _headers({**own, "Accept": "application/json"}, headers or {})
-        if parts.username and key:
+        given = checked_headers(headers or {})
+        self._headers = merged_headers({**own, **stream}, given)
+        self._json_headers = merged_headers({**own, "Accept": "application/json"}, given)
+        if endpoint.has_user and key:
             raise ValueError("base_url has a user in it, and there is an API key: either authenticates, not both")
         keyless = not any(name.lower() == "authorization" for name in self._headers)
-        self._needs_key = parts.hostname == "openrouter.ai" and keyless
+        self._needs_key = endpoint.is_openrouter and keyless
         self._timeouts = timeouts
         self._max_event_bytes = max_event_bytes
         self._limiter = limiter
         self._home = Home() if session is None else Home(way_out="with a session of that loop", moves=False)
-        self._sessions = _Sessions(self._home, session, self._base_url)
+        self._sessions = _Sessions(self._home, session, endpoint)
         self._receipts = Receipts(self._home)
 
     def __repr__(self) -> str:
-        parts = urlsplit(self._base_url)
-        return f"OpenRouter(base_url='{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}')"
+        return f"OpenRouter(base_url='{self._endpoint}')"
 
     def chat(self, prompt_or_request: str | ChatRequest | None = None, /, **fields: Any) -> LoopObservable[ChatChunk]:
         """A chat completion as a stream of chunks; nothing is sent, and nothing billed, before somebody subscribes.
@@ -156,10 +154,8 @@ class OpenRouter:
 
         Raises:
             TypeError: the body is no JSON.
-            ValueError: there is no API key, or the path has no slash in front.
+            ValueError: there is no API key, or the path has no slash in front, or a fragment.
         """
-        if not path.startswith("/"):
-            raise ValueError(f"path starts with a slash, not {path!r}")
         return self._stream(path, msgspec.json.encode(body), partial(EventReader, self._max_event_bytes))
 
     def models(self) -> LoopObservable[Model]:
@@ -253,7 +249,7 @@ class OpenRouter:
         request: ChatRequest | None = None,
     ) -> LoopObservable[Any]:
         self._require_key()
-        outgoing = Outgoing(self._base_url + path, self._headers, body)
+        outgoing = Outgoing(self._endpoint.url(path), self._headers, body)
 
         def post(observer: abc.ObserverBase[Any]) -> abc.DisposableBase:
             again = continued(request)
@@ -271,7 +267,7 @@ class OpenRouter:
         return self._cold(post, self._limiter, None if request is None else (ref(self), request.model))
 
     def _get(self, path: str, kind: type[A]) -> LoopObservable[A]:
-        outgoing = Outgoing(self._base_url + path, self._json_headers)
+        outgoing = Outgoing(self._endpoint.url(path), self._json_headers)
         return self._cold(
             lambda observer: Get(
                 self._home,
@@ -333,11 +329,11 @@ class OpenRouter:
 class _Sessions:
     """The client's aiohttp session: given, or made with the first request, for aiohttp wants the loop running."""
 
-    def __init__(self, home: Home, given: aiohttp.ClientSession | None, base_url: str) -> None:
+    def __init__(self, home: Home, given: aiohttp.ClientSession | None, endpoint: Endpoint) -> None:
         self._home = ref(home)  # a client that is dropped ends at once
         self._given = given
         self._process = os.getpid()
-        self._base_url = base_url
+        self._endpoint = endpoint
 
     def get(self) -> aiohttp.ClientSession:
         home = self._home()
@@ -351,39 +347,6 @@ class _Sessions:
             session = home.resources.session = aiohttp.ClientSession(
                 connector=Connector(limit=0),  # how many streams at once is for operators to say
                 cookie_jar=aiohttp.DummyCookieJar(),  # the edge's cookies are neither needed nor kept
-                proxy=_environment_proxy(self._base_url),
+                proxy=self._endpoint.environment_proxy(),
             )
         return session
-
-
-def _is_address(parts: SplitResult) -> bool:
-    try:
-        _ = parts.port  # a ValueError if it is none
-        return bool((parts.hostname or "").encode("idna"))
-    except ValueError:
-        return False
-
-
-def _headers(own: dict[str, str | None], given: Mapping[Any, Any]) -> dict[str, str]:
-    """Ours, and those that were given, which replace ours however they are written."""
-    if not all(isinstance(text, str) for header in given.items() for text in header):
-        raise TypeError("headers are strings")
-    names = {name.lower() for name in given}
-    headers = {name: value for name, value in own.items() if value and name.lower() not in names} | dict(given)
-    for name, value in headers.items():
-        if not value.isprintable():
-            raise ValueError(f"the header {name} has a character in it that no header can have")
-    return headers
-
-
-def _environment_proxy(url: str) -> str | None:
-    """The proxy that HTTPS_PROXY and its like name for this URL.
-
-    Not aiohttp's `trust_env`: that asks a thread for it at every request, and refuses to work beside a netrc entry.
-    Never for this machine's own addresses: a simulator's requests are nobody else's business.
-    """
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if host in {"localhost", "::1"} or host.startswith("127.") or proxy_bypass(host):
-        return None
-    return getproxies().get(parts.scheme)
