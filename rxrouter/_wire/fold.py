@@ -255,6 +255,13 @@ class _ChoiceFold:
             self.rare.add(choice, chunk)
 
     def _add_call(self, piece: ToolCallDelta, chunk: int) -> None:
+        continued = self.call_index.plainly_continued(piece)
+        if continued is not None:
+            # Nearly always, and `add` in line.
+            log = self.calls.values[continued.position].arguments
+            log.values.append(piece.function.arguments or "")
+            log.chunks.append(chunk)
+            return
         found = self.call_index.add(piece)
         if found is None:
             return

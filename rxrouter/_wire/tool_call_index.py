@@ -38,15 +38,17 @@ class IndexedCall:
         extra: Members of the call that OpenAI's format does not have.
         function_extra: Likewise, of its function.
         undecided: The beginning of the arguments, while it may be an empty object in front of the real one.
+        is_decided: Whether it has turned out to be one, or not.
+        last: The last piece of the arguments that was more than white space.
     """
 
     __slots__ = (
-        "_decided",
-        "_last",
         "extra",
         "function_extra",
         "id",
         "index",
+        "is_decided",
+        "last",
         "name",
         "number",
         "position",
@@ -64,18 +66,18 @@ class IndexedCall:
         self.extra: dict[str, Any] | None = None
         self.function_extra: dict[str, Any] | None = None
         self.undecided = ""
-        self._decided = False
-        self._last = ""  # the last piece of the arguments that was more than white space
+        self.is_decided = False
+        self.last = ""
 
     @property
     def has_arguments(self) -> bool:
         """Whether any have come."""
-        return bool(self._last)
+        return bool(self.last)
 
     @property
     def is_closed(self) -> bool:
         """Whether the arguments end as an object does."""
-        return self._last.rstrip().endswith("}")
+        return self.last.rstrip().endswith("}")
 
     def take(self, piece: ToolCallDelta) -> str:
         """Take the piece's facts, and return the text by which the arguments grow."""
@@ -89,8 +91,8 @@ class IndexedCall:
         if not text:
             return ""
         if not text.isspace():
-            self._last = text
-        return text if self._decided else self._decide(text)
+            self.last = text
+        return text if self.is_decided else self._decide(text)
 
     def _decide(self, text: str) -> str:
         text = self.undecided + text
@@ -98,7 +100,7 @@ class IndexedCall:
             self.undecided = text
             return ""
         self.undecided = ""
-        self._decided = True
+        self.is_decided = True
         empty = _empty_object(text)
         return text[empty.end() :] if empty else text
 
@@ -132,6 +134,29 @@ class ToolCallIndex:
         if self._has_strays:
             return not all(call.has_arguments for call in self.calls)
         return any(head.id for head in self._heads.values())
+
+    def plainly_continued(self, piece: ToolCallDelta) -> IndexedCall | None:
+        """Return the call to whose arguments this piece adds its own, and nothing else; None where `add` must look."""
+        call = self._open
+        function = piece.function
+        text = function.arguments
+        if (
+            not text
+            or call is None
+            or piece.index != call.index
+            or not call.is_decided
+            or piece.id
+            or piece.type
+            or function.name
+            or piece.extra
+            or function.extra
+            or piece.ambiguous
+            or self._repeated
+        ):
+            return None
+        if not text.isspace():
+            call.last = text
+        return call
 
     def add(self, piece: ToolCallDelta) -> tuple[IndexedCall, str] | None:
         """Return the call of this piece and the text by which its arguments grow; None if its call is not known yet."""
