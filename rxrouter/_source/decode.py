@@ -20,8 +20,6 @@ _decode: Callable[[Any], ChatChunk] = msgspec.json.Decoder(ChatChunk).decode
 _DONE = b"[DONE]"
 _ODD = (msgspec.DecodeError, TypeError, RecursionError, UnicodeDecodeError)  # what decoding raises, on anything
 
-_NONE = frozenset[int]()
-
 Item = bytes | ServerSentEvent | Comment
 
 
@@ -129,8 +127,9 @@ class ChunkReader(Reader):
         self._choices = choices  # as many as were asked for; not every provider heeds it
         self._likeness = Likeness()
         self._done = False
-        self._finished: frozenset[int] = _NONE  # choices with a finish reason
-        self._open: frozenset[int] = _NONE  # choices that were seen, but for those of plain chunks: their index is 0
+        # Whether each choice has a finish reason; without those of plain chunks, whose index is 0.
+        self._has_finished: dict[int, bool] = {}
+        self._unfinished = 0  # choices of these
         self._noted = 0  # chunks that were not plain
 
     def _deliver(self) -> None:  # noqa: C901, PLR0912 - one fused loop from item to observer: the hot path
@@ -223,9 +222,11 @@ class ChunkReader(Reader):
             return False
         for choice in chunk.choices:
             if choice.finish_reason:
-                self._finished |= {choice.index}
-            else:
-                self._open |= {choice.index}
+                self._unfinished -= not self._has_finished.get(choice.index, True)
+                self._has_finished[choice.index] = True
+            elif choice.index not in self._has_finished:
+                self._unfinished += 1
+                self._has_finished[choice.index] = False
         self.proven = self._proven(self._choices)
         self._noted += 1
         if chunk.usage is not None:
@@ -259,8 +260,9 @@ class ChunkReader(Reader):
         return self._usage if self._done or self.lingering or self._failure is not None else None
 
     def _proven(self, choices: int) -> bool:
-        plain = {0} if self.seen > self._noted else set[int]()
-        return len(self._finished) >= choices and self._open | plain <= self._finished
+        finished = len(self._has_finished) - self._unfinished
+        has_plain = self.seen > self._noted
+        return finished >= choices and not self._unfinished and (not has_plain or self._has_finished.get(0, False))
 
     def outcome(self, cut: RouterError | None) -> RouterError | None:
         """Complete by [DONE] or by a finish reason of every choice; the end of a body alone proves nothing.
