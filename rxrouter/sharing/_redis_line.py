@@ -34,9 +34,6 @@ Command: TypeAlias = tuple[str | bytes | int, ...]
 FENCED = object()
 """The reply to an XADD whose id is not above the last one."""
 
-UNWRITABLE = (OutOfMemoryError, ReadOnlyError)
-"""Redis can be read, and takes nothing."""
-
 _ANSWER_SECONDS = 5.0  # a server from which nothing comes for longer is as good as gone
 _AT_ONCE = 256  # commands and replies; then the loop has its turn, and the time for an answer begins anew
 # Seconds between two tries. Whoever writes is back a good part of a lease before anybody who reads can miss it.
@@ -44,8 +41,10 @@ _FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_OF_LEASE = 0.02, 1.0, 0.25
 _HOPELESS = (AuthenticationError, AuthorizationError, NoPermissionError, ClientClosedError)  # time does not heal them
 # Refusals for the state that the server is in; any other is for what one command asks. In a script's error, before
 # Redis 7, there is only the text to tell them by.
-_STATES = (*UNWRITABLE, AskError, ClusterDownError, NoPermissionError, TryAgainError)
+_STATES = (OutOfMemoryError, ReadOnlyError, AskError, ClusterDownError, NoPermissionError, TryAgainError)
 _STATE_CODES = re.compile(r"\b(BUSY|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|UNBLOCKED)\b")
+# Of these, the ones of a server that can be read, and takes no writes.
+_UNWRITABLE_CODES = re.compile(r"\b(MISCONF|NOREPLICAS|OOM|READONLY)\b")
 
 
 class UnreachableError(Exception):
@@ -126,7 +125,7 @@ class Line:
                 if step.take is not None:
                     step.take(reply)
             elif step.refused is not None:
-                step.refused(_lost(reply))
+                step.refused(lost(reply))
 
     async def insist(self, commands: Iterable[Command]) -> list[Any]:
         """The same as `ask`, until it succeeds: for commands that may be done twice.
@@ -144,8 +143,13 @@ class Line:
                 continue
             for reply in replies:
                 if isinstance(reply, ResponseError):
-                    raise _lost(reply)
+                    raise lost(reply)
             return replies
+
+    def seconds_until(self, age: float) -> float:
+        """Return when the connection has this age, but at least the half of it, in seconds from now."""
+        now = asyncio.get_running_loop().time()
+        return max(age / 2, (now if self.since is None else self.since) + age - now)
 
     async def aclose(self) -> None:
         """Closes the connection, for ever; who waits for a reply does not get it."""
@@ -226,17 +230,23 @@ class _Question:
 
 
 class Patience:
-    """Bears an outage for its time, with growing pauses between the tries."""
+    """Bears an outage for its time, with growing pauses between the tries.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: Of the log.
+        more: Seconds beyond the outage.
+    """
+
+    def __init__(self, settings: Settings, *, more: float = 0.0) -> None:
         self.longest = min(_LONGEST_PAUSE, settings.lease * _LONGEST_OF_LEASE)
-        self._seconds = settings.outage
-        self._until: float | None = None
+        self.until: float | None = None
+        """The end of an outage that has begun, by the loop's clock."""
+        self._seconds = settings.outage + more
         self._pause = _FIRST_PAUSE
 
     def reset(self) -> None:
         """It is over."""
-        self._until = None
+        self.until = None
         self._pause = _FIRST_PAUSE
 
     async def pause(self, error: UnreachableError) -> None:
@@ -245,48 +255,59 @@ class Patience:
         Raises:
             LogLostError: enough.
         """
-        if self._until is None:
-            self._until = error.since + self._seconds
+        if self.until is None:
+            self.until = error.since + self._seconds
         cause = error.__cause__
-        if asyncio.get_running_loop().time() >= self._until or isinstance(cause, _HOPELESS):
+        if asyncio.get_running_loop().time() >= self.until or isinstance(cause, _HOPELESS):
             self.reset()
-            raise _lost(cause) from cause
+            raise lost(cause) from cause
         await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))  # noqa: S311 - so that not all come back at once
         self._pause = min(2 * self._pause, self.longest)
 
 
 async def take_turns(
-    settings: Settings,
-    turn: Callable[[], Awaitable[None]],
+    patience: Patience,
+    turn: Callable[[float | None], Awaitable[None]],
     doubt: Callable[[], None],
     lose: Callable[[LogLostError], None],
 ) -> None:
     """One turn after the other, for ever; outages are borne.
 
     Args:
-        settings: Of the log.
-        turn: What is done.
+        patience: How long outages are borne.
+        turn: The work. Its argument is the end of the outage that has begun, by the loop's clock; None in good times.
         doubt: Called when a turn's commands were done, or not.
         lose: Called when all must be given up: the outage is too long, or there is a fault in a turn.
     """
-    patience = Patience(settings)
     while True:
         try:
             try:
-                await turn()
+                await turn(patience.until)
             except UnreachableError as error:
                 doubt()
                 await patience.pause(error)
             else:
                 patience.reset()
-        except LogLostError as lost:
-            lose(lost)
+        except LogLostError as error:
+            lose(error)
             await asyncio.sleep(patience.longest)
         except Exception as error:  # noqa: BLE001 - or all who wait would wait for ever
             told = {"message": "a fault in a log on Redis; its generations are given up", "exception": error}
             asyncio.get_running_loop().call_exception_handler(told)
             lose(lost_by(error))
             await asyncio.sleep(patience.longest)
+
+
+def is_unwritable(error: BaseException | None) -> bool:
+    """Return whether a server that can be read takes no writes, by its refusal of one."""
+    return isinstance(error, ResponseError) and (
+        isinstance(error, OutOfMemoryError | ReadOnlyError) or _UNWRITABLE_CODES.search(_said(error)) is not None
+    )
+
+
+def is_outage(error: BaseException | None) -> bool:
+    """Return whether this is a failure of Redis, or of the way to it."""
+    return isinstance(error, RedisError | OSError | TimeoutError)
 
 
 def lost_by(error: Exception) -> LogLostError:
@@ -296,7 +317,8 @@ def lost_by(error: Exception) -> LogLostError:
     return lost
 
 
-def _lost(error: BaseException | None) -> LogLostError:
+def lost(error: BaseException | None) -> LogLostError:
+    """Return the error that readers get when Redis has failed by this one."""
     if isinstance(error, ResponseError):
         return LogLostError(f"Redis refuses: {_said(error)}")
     if isinstance(error, ClientClosedError):

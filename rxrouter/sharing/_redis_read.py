@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -11,7 +12,18 @@ from redis.exceptions import ResponseError
 from rxrouter._errors import LogLostError, ProducerLostError, UnknownGenerationError
 from rxrouter.sharing._entries import another, decode, decode_ending, encode_ending
 from rxrouter.sharing._redis_keys import BY, END, Id, Keys, claimed, fields
-from rxrouter.sharing._redis_line import UNWRITABLE, Line, Step, UnreachableError, lost_by, take_turns
+from rxrouter.sharing._redis_line import (
+    Command,
+    Line,
+    Patience,
+    Step,
+    UnreachableError,
+    is_outage,
+    is_unwritable,
+    lost,
+    lost_by,
+    take_turns,
+)
 from rxrouter.sharing._redis_settings import Settings
 from rxrouter.sharing._redis_write import BEATS
 from rxrouter.sharing.tape import Tape
@@ -24,6 +36,8 @@ _TURN = 0.005  # seconds that the loop is kept with what was read
 # Seconds between two reads, for each generation that is followed: a read names them all, which takes Redis and us some
 # 5 µs for each; so it takes a tenth of the time at most, and nobody sees the pause.
 _PAUSE, _LONGEST_PAUSE = 50e-6, 0.01
+JUDGE = 1.5
+"""Leases for which a connection must stand before this process concludes that a producer is gone."""
 _LOOK = 0.5  # of a lease, between two looks at a generation that is silent
 _PARTS, _PART = 4, 256  # in which they are looked at: so many, unless they would be smaller
 
@@ -36,11 +50,19 @@ class Reading:
         settings: Of the log.
         bell: The stream by which this process is woken.
         ring: Rings the bell.
+        probe: Writes that change nothing: whether Redis takes them shows whether a producer could renew its lease.
         heard: Called with each key that the bell was rung for.
     """
 
-    def __init__(
-        self, line: Line, settings: Settings, *, bell: str, ring: Callable[[], None], heard: Callable[[str], None]
+    def __init__(  # noqa: PLR0913 - two functions, and what they are for
+        self,
+        line: Line,
+        settings: Settings,
+        *,
+        bell: str,
+        ring: Callable[[], None],
+        probe: list[Command],
+        heard: Callable[[str], None],
     ) -> None:
         self._line = line
         self._settings = settings
@@ -48,6 +70,7 @@ class Reading:
         self._heard = heard
         self._heard_to = b"0-0"
         self._ring = ring
+        self._probe = probe
         self._followed: dict[str, Followed] = {}  # by key; those that are behind in the order of their turns
         self._news: list[Followed] = []
         self._next_look = 0.0
@@ -60,8 +83,7 @@ class Reading:
         """The generation under this key, from its first entry on."""
         followed = self._followed.get(keys.key)
         if followed is None:
-            followed = self._followed[keys.key] = Followed(keys, self._settings.lease, self._forget)
-            self._news.append(followed)
+            followed = self._follow(keys)
             self.start()
             if self._blocked:
                 self._blocked = False  # one ring is enough
@@ -70,10 +92,27 @@ class Reading:
                 self._lose(LogLostError("it is closed"))
         return followed.tape
 
+    def end(self, key: str, error: LogLostError) -> None:
+        """End the readers here of a generation that was made, and given up, in this process."""
+        if key in self._followed:
+            self._followed[key].tape.end(another(error))
+
+    def verdict(self, key: str) -> ProducerLostError | LogLostError:
+        """Return the ending for a generation without a producer."""
+        return self._followed[key].verdict if key in self._followed else ProducerLostError()
+
+    def _follow(self, keys: Keys) -> Followed:
+        followed = self._followed[keys.key] = Followed(keys, self._settings, self._forget)
+        self._news.append(followed)
+        return followed
+
     def start(self) -> None:
         """Begins to listen."""
         if self._task is None and not self._closed:
-            turns = take_turns(self._settings, self._take_turn, self._doubt, self._lose)
+            # A producer whose Redis is away gives up after the outage, and writes that when it can. Its beats are a
+            # third of a lease apart, so all readers that wait a lease longer get that ending, and no other one.
+            patience = Patience(self._settings, more=self._settings.lease)
+            turns = take_turns(patience, self._take_turn, self._doubt, self._lose)
             self._task = asyncio.get_running_loop().create_task(turns, name="rxrouter reads from Redis")
 
     async def aclose(self) -> None:
@@ -91,7 +130,7 @@ class Reading:
     def _all(self) -> tuple[Followed, ...]:
         return tuple(self._followed.values())
 
-    async def _take_turn(self) -> None:
+    async def _take_turn(self, _: float | None) -> None:
         news, self._news = self._news, []
         await self._line.walk(step for followed in news for step in followed.exists())
         if asyncio.get_running_loop().time() >= self._next_look:
@@ -108,17 +147,23 @@ class Reading:
         part = max(_PART, len(self._followed) // _PARTS)
         parts = 1 + len(self._followed) // part
         due = sorted((one for one in self._all() if one.due <= now()), key=lambda one: one.due)[:part]
-        # A lease may have run out while Redis was away; its writer is to have the time to renew it.
-        judge = self._line.since is not None and now() - self._line.since > self._settings.lease
-        await self._line.walk(step for followed in due for step in followed.look(judge=judge))
-        orphans = [followed for followed in due if followed.orphaned]
-        try:
-            await self._line.walk(step for followed in orphans for step in followed.declare())
-        except UnreachableError as error:
-            if not isinstance(error.__cause__, UNWRITABLE):
-                raise
-            for followed in orphans:  # nobody could be told more
-                followed.tape.end(ProducerLostError())
+        # A lease may have run out while Redis was away: its producer, or else those that have watched the generation
+        # for longer, must have the time to write.
+        judge = self._line.since is not None and now() - self._line.since > JUDGE * self._settings.lease
+        await self._line.walk(step for followed in due for step in followed.look())
+        if unheld := [followed for followed in due if followed.unheld and not followed.tape.over]:
+            try:
+                await self._line.ask(self._probe)
+                orphans = [followed for followed in unheld if followed.miss() and (judge or followed.lost)]
+                await self._line.walk(step for followed in orphans for step in followed.declare())
+            except UnreachableError as error:
+                if not is_unwritable(error.__cause__):
+                    raise
+                for followed in unheld:
+                    followed.bear()
+                given_up = lost(error.__cause__)
+                given_up.__cause__ = error.__cause__
+                self._lose(given_up, [followed for followed in unheld if followed.given_up])
         self._next_look = now() + self._settings.lease * _LOOK / parts  # a look that took long says little
 
     async def _read(self, followed: list[Followed], count: int, block: float = 0.0) -> None:
@@ -179,9 +224,12 @@ class Reading:
         for followed in self._all():
             followed.doubt()
 
-    def _lose(self, error: LogLostError) -> None:
-        for followed in self._all():
+    def _lose(self, error: LogLostError, some: list[Followed] | None = None) -> None:
+        """End all, or some; watch those that an outage ends, because it may have ended them here alone."""
+        for followed in self._all() if some is None else some:
             followed.tape.end(another(error))
+            if is_outage(error.__cause__) and not self._closed:
+                followed.watch(self._follow, error)
 
 
 class Followed:
@@ -189,57 +237,100 @@ class Followed:
 
     Args:
         keys: Its names in Redis.
-        lease: In seconds.
+        settings: Of the log.
         on_over: Called when nobody reads it any more, or when it has come to its end.
     """
 
-    def __init__(self, keys: Keys, lease: float, on_over: Callable[[Followed], None]) -> None:
+    def __init__(self, keys: Keys, settings: Settings, on_over: Callable[[Followed], None]) -> None:
         self.tape = Tape(on_empty=lambda: on_over(self), on_over=lambda: on_over(self))
+        self._on_over = on_over
         self.key = keys.key
         self.stream = keys.log.encode()
         self.read_to = b"0-0"
         self.behind = True  # there is more than one read may bring
         self.due = 0.0  # to be looked at, by the loop's clock, if nothing has come till then
-        self.orphaned = False
+        self.unheld = False  # the last look found no lease
+        self.verdict: ProducerLostError | LogLostError = ProducerLostError()
+        """The ending for readers if it has no producer."""
+        self._watched_until = math.inf
         self._keys = keys
-        self._lease = lease
+        self._lease = settings.lease
+        self._keep = settings.keep
+        self._outage = settings.outage
         self._clock = asyncio.get_running_loop().time
         self._exists = 0  # the last reply to that question
         self._epoch: int | None = None
-        self._unheld: float | None = None  # since when no lease was found
+        self._missed: float | None = None  # since when no lease was found, though it could have been written
+        self._unwritable: float | None = None  # since when no lease was found, and none could have been written
 
     def exists(self) -> Iterator[Step]:
         """Look whether there is such a log, and still the same."""
         yield Step(self._keys.exists(), self.tape.end, self._found)
         yield Step(self._keys.first(), self.tape.end, self._seen)
 
-    def look(self, *, judge: bool) -> Iterator[Step]:
-        """Whether the log is there, the same, and, if that is to be judged, somebody writes it."""
+    def look(self) -> Iterator[Step]:
+        """Look whether the log is there, the same, and whether a producer holds its lease."""
         self.due = self._clock() + self._lease * _LOOK
-        self.orphaned = False
+        self.unheld = False
         yield from self.exists()
-        if judge and not self.behind:
+        if not self.behind:
             yield Step(self._keys.holder(), self.tape.end, self._held)
 
+    def miss(self) -> bool:
+        """Return whether there is no producer, after a look without a lease in a log that can be written.
+
+        There is none if two looks say so, and there was time for a beat between; Redis may have been held up.
+        """
+        now = self._clock()
+        self._unwritable = None
+        self._missed = self._missed or now
+        return now - self._missed > self._lease / BEATS
+
+    def bear(self) -> None:
+        """Conclude nothing from a look without a lease: the log can't be written."""
+        self._missed = None
+        self._unwritable = self._unwritable or self._clock()
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the log could not be written for the time of an outage."""
+        return self._unwritable is not None and self._clock() - self._unwritable >= self._outage
+
+    def watch(self, follow: Callable[[Keys], Followed], error: LogLostError) -> None:
+        """Follow on without a reader: if the generation has no producer, it ends for all as it did here."""
+        until = min(self._watched_until, self._clock() + self._keep)
+        if self._epoch is not None and self._clock() < until:
+            follow(self._keys).be_watched(self._epoch, error, until)
+
+    @property
+    def lost(self) -> bool:
+        """Whether an outage has ended readers here: a producer with the same outage has given up before."""
+        return isinstance(self.verdict, LogLostError)
+
+    def be_watched(self, epoch: int, error: LogLostError, until: float) -> None:
+        """Be the one that `watch` begins."""
+        self._epoch = epoch
+        self.verdict = error
+        self._watched_until = until
+
     def declare(self) -> Iterator[Step]:
-        """Writes the ending for who can't any more; if somebody else does, that one counts, and comes by the read."""
+        """Write the ending for a producer that is gone; if another process does, that one counts, and is read."""
         if self._epoch is not None and not self.tape.over:
-            ending = encode_ending(ProducerLostError())
-            yield Step(self._keys.add(Id(self._epoch + 1, 0), END, ending), self.tape.end)
+            yield Step(self._keys.add(Id(self._epoch + 1, 0), END, encode_ending(self.verdict)), self.tape.end)
             yield Step(self._keys.keep())
 
     def doubt(self) -> None:
         """Redis was away: nothing is known of the writer, and there may be much to read."""
         self.behind = True
         self.due = 0.0
-        self._unheld = None
+        self._missed = None
 
     def take(self, entry: Any) -> None:
         """What was read."""
         if self.tape.over:
             return
         self.due = self._clock() + self._lease * _LOOK
-        self._unheld = None
+        self._missed = self._unwritable = None
         self.read_to = entry[0]
         try:
             self._put(*fields(entry))
@@ -277,10 +368,17 @@ class Followed:
             self._epoch = begun.epoch
 
     def _held(self, reply: bytes | None) -> None:
-        """Nobody writes if two looks say so, and there was time for a beat between; Redis may have been held up."""
-        now = self._clock()
-        self._unheld = None if reply is not None else self._unheld or now
-        self.orphaned = self._unheld is not None and now - self._unheld > self._lease / BEATS
+        self.unheld = reply is None
+        if reply is not None:
+            self._missed = self._unwritable = None
+            if self.lost:
+                self._be_alive()
+
+    def _be_alive(self) -> None:
+        """Stop watching: the producer has a reach of Redis that this process had not."""
+        self.verdict = ProducerLostError()
+        if not len(self.tape):
+            self._on_over(self)
 
 
 def _streams(reply: Any) -> list[Any]:

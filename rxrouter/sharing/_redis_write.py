@@ -11,14 +11,15 @@ from typing import Any
 from rxrouter._errors import LogLostError, RouterError
 from rxrouter._wire.chunk import ChatChunk
 from rxrouter.sharing._entries import another, encode, encode_ending
-from rxrouter.sharing._redis_keys import END, Id, Keys, fields
-from rxrouter.sharing._redis_line import FENCED, Command, Line, Step, take_turns
+from rxrouter.sharing._redis_keys import END, Id, Keys, claimed, fields
+from rxrouter.sharing._redis_line import FENCED, Command, Line, Patience, Step, UnreachableError, take_turns
 from rxrouter.sharing._redis_settings import Settings
 
 BEATS = 3
 """In the time of a lease."""
 
 _BATCH = 256  # chunks in one entry
+_MOST_OWED = 10_000  # endings; beyond, the oldest is forgotten
 
 
 class Writing:
@@ -27,12 +28,15 @@ class Writing:
     Args:
         line: Nobody waits on it for long.
         settings: Of the log.
+        on_given_up: Called with each generation that is given up because of Redis, and the error it ends with.
     """
 
-    def __init__(self, line: Line, settings: Settings) -> None:
+    def __init__(self, line: Line, settings: Settings, on_given_up: Callable[[str, LogLostError], None]) -> None:
         self.writers: dict[str, RedisWriter] = {}
         self._line = line
         self._settings = settings
+        self._on_given_up = on_given_up
+        self._owed: dict[str, Owed] = {}
         self._buffered_bytes = 0
         self._beat_seconds = settings.lease / BEATS
         self._next_beat = 0.0
@@ -67,6 +71,15 @@ class Writing:
         self._more += commands
         self._wake()
 
+    def owe(self, keys: Keys, token: str, error: LogLostError, *, epoch: int | None = None) -> None:
+        """Write this ending as soon as Redis takes it: readers here already have it, and all others are to get it."""
+        until = asyncio.get_running_loop().time() + self._settings.keep
+        owed = Owed(keys, token, error, until, epoch=epoch)
+        self._owed[owed.name] = owed
+        if len(self._owed) > _MOST_OWED:
+            del self._owed[next(iter(self._owed))]
+        self._wake()
+
     def hold(self, size: int) -> None:
         """So many bytes more, or less, wait for Redis; when they are too many, whoever has most of them is given up."""
         self._buffered_bytes += size
@@ -89,16 +102,21 @@ class Writing:
     def _wake(self) -> None:
         self._wanted.set()
         if self._task is None and not self._closed:
-            turns = take_turns(self._settings, self._take_turn, self._doubt, self._give_up)
+            turns = take_turns(Patience(self._settings), self._take_turn, self._doubt, self._give_up)
             self._task = asyncio.get_running_loop().create_task(turns, name="rxrouter writes to Redis")
 
-    async def _take_turn(self) -> None:
+    async def _take_turn(self, until: float | None) -> None:
         await self._due()
-        await self._line.walk(self._steps())
+        # An outage ends here to the second, also within an exchange: readers elsewhere count on it, see `Reading`.
+        try:
+            async with asyncio.timeout_at(until):
+                await self._line.walk(self._steps())
+        except TimeoutError as error:
+            raise UnreachableError(asyncio.get_running_loop().time()) from error
 
     async def _due(self) -> None:
         """Returns when there is something to say, or a beat is due."""
-        if not self.writers:
+        if not self.writers and not self._owed:
             await self._wanted.wait()
             return
         try:
@@ -115,16 +133,77 @@ class Writing:
         if now >= self._next_beat:
             self._next_beat = now + self._beat_seconds
             yield from chain.from_iterable(writer.beat() for writer in self.writers.values())
+            yield from self._settle(now)
         yield from chain.from_iterable(writer.steps() for writer in turn)
         yield from map(Step, more)
+
+    def _settle(self, now: float) -> Iterator[Step]:
+        for name, owed in list(self._owed.items()):
+            if owed.until <= now:
+                del self._owed[name]
+            else:
+                yield from owed.steps(self._settings.lease)
 
     def _doubt(self) -> None:
         for writer in self.writers.values():
             writer.doubt()
 
     def _give_up(self, error: LogLostError) -> None:
-        for writer in tuple(self.writers.values()):
+        for key, writer in tuple(self.writers.items()):
             writer.give_up(another(error))
+            if not self._closed:
+                writer.owe(error)
+                self._on_given_up(key, error)
+
+
+class Owed:
+    """The ending of a generation that was given up while Redis could not be written.
+
+    Args:
+        keys: Its names in Redis.
+        token: Of the writer; another one's generation is left alone.
+        error: The ending.
+        until: When the log, if Redis still has it, is forgotten, by the loop's clock.
+        epoch: The generation's; None if its claim had no reply.
+    """
+
+    def __init__(self, keys: Keys, token: str, error: LogLostError, until: float, *, epoch: int | None = None) -> None:
+        self.name = keys.log
+        self.until = until
+        self._keys = keys
+        self._token = token.encode()
+        self._ending = encode_ending(error)
+        self._epoch = epoch
+        self._clock = asyncio.get_running_loop().time
+
+    def steps(self, lease: float) -> Iterator[Step]:
+        """Look for the log, then end it. A claim without a reply may begin one even after a look, but not much later.
+
+        Args:
+            lease: Seconds.
+        """
+        if self._epoch is not None:
+            ending = self._keys.add(Id(self._epoch + 1, 0), END, self._ending)
+            yield Step(ending, self._settle, self._settle)
+            yield Step(self._keys.keep())
+            return
+
+        def seen(first: list[Any]) -> None:
+            try:
+                begun = claimed(0, first)
+            except LogLostError:
+                begun = None
+            if begun is not None and begun.token == self._token:
+                self._epoch = begun.epoch
+            elif begun is not None:
+                self._settle(None)
+            else:
+                self.until = min(self.until, self._clock() + lease)
+
+        yield Step(self._keys.first(), self._settle, seen)
+
+    def _settle(self, _: object) -> None:
+        self.until = 0.0
 
 
 class RedisWriter:
@@ -205,6 +284,10 @@ class RedisWriter:
         if not self.over.is_set():
             self.error = error
             self._over()
+
+    def owe(self, error: LogLostError) -> None:
+        """Have the ending written as soon as Redis takes it."""
+        self._writing.owe(self._keys, self._token, error, epoch=self._epoch)
 
     def _renewed(self, reply: Any) -> None:
         if reply is None:  # run out while Redis was away, or taken by who has written the ending

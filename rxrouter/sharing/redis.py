@@ -13,11 +13,11 @@ try:
 except ImportError as error:
     raise ImportError("RedisLog needs redis-py: pip install 'rxrouter[redis]'") from error
 
-from rxrouter._errors import LogLostError, ProducerLostError, RouterError, UnknownGenerationError
+from rxrouter._errors import LogLostError, RouterError, UnknownGenerationError
 from rxrouter.sharing._entries import another, encode_ending
 from rxrouter.sharing._redis_keys import END, LAST, Id, Keys, bell, claimed, ring, status
-from rxrouter.sharing._redis_line import Line
-from rxrouter.sharing._redis_read import Reading
+from rxrouter.sharing._redis_line import Line, is_outage
+from rxrouter.sharing._redis_read import JUDGE, Reading
 from rxrouter.sharing._redis_settings import Settings
 from rxrouter.sharing._redis_write import RedisWriter, Writing
 from rxrouter.sharing.log import Status, Writer
@@ -44,10 +44,12 @@ class RedisLog:
             connections are not.
         namespace: In front of all names in Redis.
         lease: How long a producer may give no sign before it counts as lost, in seconds; its readers know within
-            three times as long, when two looks have found nobody.
+            three times as long, when two looks have found no sign. While Redis can't be read, or takes no writes (it is
+            full, or a replica), no producer counts as lost.
         keep: How long a generation is kept after its end, in seconds.
-        outage: How long Redis may be out of reach, in seconds, before the generations of this process are given up,
-            and its readers told.
+        outage: How long Redis may be out of reach, or take no writes, in seconds. Then this process gives its
+            generations up. They end with LogLostError for all their readers; in other processes a lease later, or when
+            Redis is back, and `status` waits as readers do.
         buffer_bytes: How much may wait for Redis in this process; the generation that has most of it is given up when
             it is more.
     """
@@ -72,14 +74,16 @@ class RedisLog:
         pool = _pool(server)
         self._commands = Line(pool.make_connection, settings)
         self._blocking = Line(pool.make_connection, settings)
-        self._writing = Writing(self._commands, settings)
+        self._probe = ring(settings, self._node, "")
         self._reading = Reading(
             self._blocking,
             settings,
             bell=bell(settings, self._node),
             ring=lambda: self._ring(self._node, ""),
+            probe=self._probe,
             heard=self._look_after,
         )
+        self._writing = Writing(self._commands, settings, self._reading.end)
 
     def __repr__(self) -> str:
         return f"RedisLog(namespace={self._settings.namespace!r})"
@@ -88,7 +92,12 @@ class RedisLog:
         """See `Log`."""
         keys = self._keys(key)
         token = f"{self._node} {next(self._numbers)}"
-        exists, first = await self._commands.insist([keys.exists(), keys.claim(token)])
+        try:
+            exists, first = await self._commands.insist([keys.exists(), keys.claim(token)])
+        except LogLostError as error:
+            if is_outage(error.__cause__):  # it may have been claimed, or be claimed when Redis goes on
+                self._writing.owe(keys, token, error)
+            raise
         begun = claimed(exists, first)
         if begun is None:
             raise LogLostError("Redis has something else under its key")
@@ -111,13 +120,7 @@ class RedisLog:
                 raise another(writer.error)
             return
         keys = self._keys(key)
-        exists, first = await self._commands.insist([keys.exists(), keys.first()])
-        begun = claimed(exists, first)
-        if begun is None:
-            raise UnknownGenerationError(key)
-        at = Id(begun.epoch + 1, 0)
-        end = [keys.add(at, END, encode_ending(error)), keys.keep(), keys.holder(), keys.release()]
-        _, _, holder, _ = await self._commands.insist(end)
+        holder = await self._end(keys, error)
         if holder is not None:
             self._ring(holder.decode().partition(" ")[0], key)
 
@@ -126,10 +129,14 @@ class RedisLog:
         keys = self._keys(key)
         found, held = await self._look(keys)
         if found.state == "running" and not held:
-            await asyncio.sleep(self._settings.lease / 2)  # as its readers do: its writer may have been held up
+            # As readers do: look again when the log could be written for a while, and its producer renew the lease, or
+            # those with longer knowledge write the ending.
+            await self._commands.insist(self._probe)
+            await asyncio.sleep(self._commands.seconds_until(JUDGE * self._settings.lease))
             found, held = await self._look(keys)
         if found.state == "running" and not held:
-            return Status.ended(found.entries, ProducerLostError())
+            await self._end(keys, self._reading.verdict(key))
+            found, _ = await self._look(keys)
         return found
 
     async def aclose(self) -> None:
@@ -144,6 +151,17 @@ class RedisLog:
         looks = [keys.exists(), keys.first(), keys.last(LAST), keys.holder()]
         exists, first, last, holder = await self._commands.insist(looks)
         return status(exists, first, last), holder is not None
+
+    async def _end(self, keys: Keys, error: RouterError) -> bytes | None:
+        """Write the ending, unless there is one; return the token of a producer that has the lease."""
+        exists, first = await self._commands.insist([keys.exists(), keys.first()])
+        begun = claimed(exists, first)
+        if begun is None:
+            raise UnknownGenerationError(keys.key)
+        at = Id(begun.epoch + 1, 0)
+        end = [keys.add(at, END, encode_ending(error)), keys.keep(), keys.holder(), keys.release()]
+        holder: bytes | None = (await self._commands.insist(end))[2]
+        return holder
 
     def _keys(self, key: str) -> Keys:
         return Keys(self._settings, key)

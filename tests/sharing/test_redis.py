@@ -547,14 +547,70 @@ async def test_a_log_that_is_closed_starts_no_task(server: RedisServer) -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_the_loss_of_a_producer_is_told_also_where_it_can_not_be_written(own_server: RedisServer) -> None:
+async def test_the_loss_of_a_producer_waits_until_it_can_be_written(own_server: RedisServer) -> None:
+    """Until then the producer may be there, and not able to renew its lease."""
     _lay(own_server, "full", "k")
     own_server.ask("CONFIG", "SET", "maxmemory", "1")
-    async with Hub(redis_logs(own_server, namespace="full")()) as hub:
-        reader = Reader(hub.follow("k"))
+    logs = redis_logs(own_server, namespace="full")
+    async with Hub(logs()) as here, Hub(logs()) as there:
+        readers = [Reader(hub.follow("k")) for hub in (here, there)]
+        asking = asyncio.ensure_future(here.status("k"))
+        await asyncio.sleep(6 * LEASE)
+        assert [reader.endings for reader in readers] == [[], []]
+        assert not asking.done()
 
-        assert isinstance(await reader.until_over(), ProducerLostError)
-        assert reader.read == words(1)
+        own_server.ask("CONFIG", "SET", "maxmemory", "0")
+
+        for reader in (*readers, Reader(here.follow("k"))):
+            assert isinstance(await reader.until_over(), ProducerLostError)
+            assert reader.read == words(1)
+        assert isinstance((await asking).error, ProducerLostError)
+
+
+async def test_a_log_that_could_not_be_written_for_the_outage_is_lost_for_all(own_server: RedisServer) -> None:
+    """Also for those who come when it can be written, and find no producer."""
+    _lay(own_server, "full", "k")
+    own_server.ask("CONFIG", "SET", "maxmemory", "1")
+    logs = redis_logs(own_server, namespace="full", outage=4 * LEASE)
+    async with Hub(logs()) as here:
+        early = Reader(here.follow("k"))
+        assert isinstance(await early.until_over(), LogLostError)
+        with pytest.raises(LogLostError, match="memory"):
+            await here.status("k")
+
+        own_server.ask("CONFIG", "SET", "maxmemory", "0")
+
+        async with Hub(logs()) as there:
+            for reader in (Reader(here.follow("k")), Reader(there.follow("k"))):
+                assert isinstance(await reader.until_over(), LogLostError)
+                assert reader.read == early.read == words(1)
+            for hub in (here, there):
+                status = await hub.status("k")
+                assert (status.state, type(status.error)) == ("failed", LogLostError)
+
+
+async def test_a_claim_that_a_stopped_server_does_late_is_lost_for_all(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rxrouter.sharing._redis_line._ANSWER_SECONDS", LEASE)
+    logs = redis_logs(own_server, outage=2 * LEASE)
+    async with Hub(logs()) as here, Hub(logs()) as there:
+        await here.status("k")
+        await there.status("k")
+        own_server.pause()
+        source = Source()
+        starter = Reader(here.start("k", source.chunks))
+        assert isinstance(await starter.until_over(), LogLostError)
+        own_server.resume()
+
+        late = await Reader(there.follow("k")).until_over()
+
+        assert isinstance(late, LogLostError | UnknownGenerationError)
+        assert source.subscribed == 0
+        status = await there.status("k")
+        assert (status.state, type(status.error)) == (
+            ("failed", LogLostError) if isinstance(late, LogLostError) else ("unknown", type(None))
+        )
 
 
 async def test_the_status_of_what_nobody_makes_any_more_is_failed(server: RedisServer) -> None:

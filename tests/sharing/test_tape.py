@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from reactivex import Observer
 
-from rxrouter import StreamError
+from rxrouter import ChatChunk, StreamError
 from rxrouter._errors import ClientClosedError, RouterError
 from rxrouter._source.loop import LoopScheduler
 from rxrouter.operators._fanout import FanoutReader
 from rxrouter.sharing.tape import Tape
 from tests.sharing.support import word
-from tests.support import Observed
 
 
 @pytest.mark.parametrize("second", [None, ClientClosedError("later")], ids=str)
@@ -28,7 +28,7 @@ async def test_a_tape_keeps_its_first_ending_when_it_is_ended_again(
     tape.end(second)
 
     assert over == [first]
-    late = Observed[object]()
+    values, endings = list[ChatChunk](), list[Exception | None]()
+    late = Observer[ChatChunk](values.append, endings.append, lambda: endings.append(None))
     tape.read(FanoutReader(late, LoopScheduler(asyncio.get_running_loop())), 0)
-    await late.over.wait()
-    assert (len(late.values), late.endings, tape.error) == (1, [first], first)
+    assert (len(values), endings, tape.error) == (1, [first], first)
