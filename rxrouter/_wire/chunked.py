@@ -49,7 +49,6 @@ class PlainChunks:
                     at_once = False
                     blocks, at = _whole_chunks(data, at)
                     out += blocks
-                    continue
                 size = _SIZE.match(data, at)
                 if size is None and _BEGUN.fullmatch(data, at):
                     self._start = data[at:]

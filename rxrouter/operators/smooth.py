@@ -65,8 +65,10 @@ class _Smoothed(Held):
         self._lag = lag - frame
         self._frame = frame
         self._last = -math.inf  # when the last frame was
-        self._pace = 0.0  # characters a second
-        self._owed = 0.0  # characters that should have been shown by then; less than none where a cluster was long
+        # Characters a second.
+        self._pace: float
+        # Characters that should have been shown by then; negative where a cluster was long.
+        self._owed: float
 
     def on_next(self, value: str | ChatChunk) -> None:
         if isinstance(value, Restarted):

@@ -10,8 +10,10 @@ from hypothesis import given, strategies as st
 from reactivex import Subject, abc
 from reactivex.disposable import Disposable
 from reactivex.scheduler import NewThreadScheduler, TimeoutScheduler
+from reactivex.testing import TestScheduler
 
 from rxrouter import ChatChunk, Choice, Delta
+from rxrouter._wire.chunk import kind_of, text_of
 from rxrouter.operators import coalesce, text
 from tests.operators.display import (
     Arrival,
@@ -27,6 +29,37 @@ from tests.operators.display import (
 )
 from tests.operators.support import chunk, subscribed_scheduler
 from tests.source.test_backpressure import flooded, paused, words
+
+KINDS: list[dict[str, Any]] = [
+    {"content": "TEXT"},
+    {"reasoning": "TEXT"},
+    {"refusal": "TEXT"},
+    {"tool_calls": [{"index": 0, "function": {"arguments": "TEXT"}}]},
+]
+
+
+def saying(kind: dict[str, Any], text: str) -> ChatChunk:
+    """A chunk that has this text as its one kind of content."""
+    return chunk(msgspec.json.decode(msgspec.json.encode(kind).decode().replace("TEXT", text)))
+
+
+def shown(chunks: list[Any]) -> list[str]:
+    """What each chunk says, of whatever kind."""
+    return [text_of(said, kind) for said in chunks if isinstance(said, ChatChunk) and (kind := kind_of(said))]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: next(iter(kind)))
+def test_coalesce_joins_pieces_of_each_kind(kind: dict[str, Any]) -> None:
+    clock, source, heard = TestScheduler(), Subject[ChatChunk](), list[Any]()
+    source.pipe(coalesce(1.0, chars=8)).subscribe(heard.append, scheduler=clock)
+
+    for line in ("ab\\n", "cd\\n", "ef\\n", "gh\\n"):
+        source.on_next(saying(kind, line))
+
+    assert shown(heard) == ["ab\ncd\nef\n"]
+    clock.advance_by(1.001)
+    assert shown(heard) == ["ab\ncd\nef\n", "gh\n"]
+
 
 settings = st.tuples(st.sampled_from([0.0, 0.02, 0.05, 1.0]), st.sampled_from([1, 3, 1024]))
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from rxrouter import ChatChunk, IncompleteToolCallError
+from rxrouter import ChatChunk, IncompleteToolCallError, RetryPolicy
 from rxrouter.operators import (
     Operator,
     audio,
@@ -53,7 +53,8 @@ OPERATORS: dict[str, Callable[[], Operator[ChatChunk, Any]]] = {
     "smooth": smooth,
     "sentences": sentences,
     "timeouts": lambda: timeouts(total=10_000),
-    "retry_transient": retry_transient,
+    # An answer without content that has finished is asked for again by default.
+    "retry_transient": lambda: retry_transient(RetryPolicy(retry_empty=False)),
     "fallback": fallback,
     "meter": meter,
     "budget": lambda: budget(tokens=10**9),

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import reactivex as rx
 from hypothesis import assume, given, strategies as st
 from reactivex import Observable, Subject, abc, operators as ops
+from reactivex.disposable import Disposable
 from reactivex.testing import TestScheduler
 from reactivex.testing.coldobservable import ColdObservable
 
 from rxrouter import ChatChunk, ClientClosedError, StatusError, TransportError
 from rxrouter._attempt import Attempt
 from rxrouter.operators import Loss, hedge, text
-from tests.operators.support import Clock, NoLoop, Notification, chunk, play, play_all, subscribed_scheduler
+from tests.operators.support import Clock, NoLoop, Notification, chunk, noting, play, play_all, subscribed_scheduler
 
 ROLE, USAGE = chunk({"role": "assistant", "content": ""}), chunk(usage={"total_tokens": 3})
 HEL, LO, HI = chunk({"content": "Hel"}), chunk({"content": "lo"}), chunk({"content": "Hi"})
@@ -361,3 +363,35 @@ def test_hedge_tells_why_a_source_can_t_be_subscribed() -> None:
     assert play(hedge(NoLoop(no_loop), delay=4), (3, StatusError(502)))[0] == [(3, no_loop)]
     for error in (LookupError("no more"), ClientClosedError()):
         assert play(hedge(NoLoop(error), delay=1), (3, last))[0] == [(1, error)]
+
+
+class Late(TestScheduler):
+    """Time whose timers have begun to fire, on another thread, when they are cancelled."""
+
+    __test__ = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.due: list[Callable[[], object]] = []
+
+    def schedule_relative(self, duetime: Any, action: Any, state: Any = None) -> abc.DisposableBase:  # noqa: ARG002 - RxPY's
+        self.due.append(lambda: action(self, state))
+        return Disposable()
+
+
+@pytest.mark.parametrize("how", ["won", "failed", "left"])
+def test_hedge_starts_no_source_when_its_timer_fires_after_the_decision(how: str) -> None:
+    clock, source, started = Late(), Subject[ChatChunk](), list[str]()
+    other = noting(lambda: started.append("other"), rx.never())
+    subscription = source.pipe(hedge(other, delay=1)).subscribe(on_error=lambda _: None, scheduler=clock)
+
+    if how == "won":
+        source.on_next(HI)
+    elif how == "failed":
+        source.on_error(ClientClosedError())
+    else:
+        subscription.dispose()
+    for fire in clock.due:
+        fire()
+
+    assert started == []

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import example, given, strategies as st
 from reactivex import Subject
+from reactivex.testing import TestScheduler
 
 from rxrouter import ChatChunk
 from rxrouter._wire.restarted import Restarted
@@ -25,10 +27,26 @@ from tests.operators.display import (
     timed,
 )
 from tests.operators.support import chunk, subscribed_scheduler
+from tests.operators.test_coalesce import KINDS, saying, shown
 from tests.source.test_backpressure import flooded, paused, words
 
 LAG, FRAME = 0.25, 1 / 30
 FAMILY = "👨\u200d👩\u200d👧\u200d👦"
+
+
+# Arguments of tool calls are not for people, and never split.
+@pytest.mark.parametrize("kind", KINDS[:3], ids=lambda kind: next(iter(kind)))
+def test_smooth_paces_pieces_of_each_kind(kind: dict[str, Any]) -> None:
+    clock, source, heard = TestScheduler(), Subject[ChatChunk](), list[Any]()
+    source.pipe(smooth(lag=LAG, frame=FRAME)).subscribe(heard.append, scheduler=clock)
+
+    source.on_next(saying(kind, "x" * 400))
+    assert 0 < sum(map(len, shown(heard))) < 200
+    clock.advance_by(0.3)
+
+    assert len(shown(heard)) > 4
+    assert "".join(shown(heard)) == "x" * 399  # the last cluster may still grow
+
 
 paces = st.sampled_from([(0.25, 1 / 30), (0.06, 1 / 30), (1.0, 0.2), (0.1, 0.09)])
 bursts = st.lists(st.integers(0, 400).map(lambda size: "x" * size), max_size=30).flatmap(timed)

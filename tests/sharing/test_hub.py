@@ -21,6 +21,7 @@ from rxrouter.operators import completion, text
 from rxrouter.sharing import Hub, MemoryLog, Status, Writer
 from rxrouter.sharing._entries import decode
 from rxrouter.testing import STORY, Reply, answer
+from tests.operators.support import NoLoop
 from tests.sharing.support import Logs, Reader, Source, facts, started, word, words
 from tests.support import served, until
 
@@ -322,6 +323,29 @@ async def test_a_source_that_can_not_be_subscribed_is_an_ending(logs: Logs) -> N
 
         assert isinstance(ending, StatusError)
         assert ending.status == 402
+
+
+async def test_readers_get_the_error_when_the_subscribe_of_a_source_raises(logs: Logs) -> None:
+    async with Hub(logs()) as here, Hub(logs()) as there:
+        reader = Reader(here.start("k", NoLoop(StatusError(402, message="no credits"))))
+        await here.status("k")
+        for other in (reader, Reader(there.follow("k"))):
+            ending = await other.until_over()
+            assert isinstance(ending, StatusError)
+            assert ending.status == 402
+        assert (await there.status("k")).state == "failed"
+
+
+@pytest.mark.parametrize("key", ["", "half a surrogate pair: \ud83d"], ids=["empty", "no text"])
+async def test_start_subscribes_nothing_when_its_key_is_refused(key: str) -> None:
+    source = Source()
+    async with Hub() as hub:
+        with pytest.raises(ValueError, match="key"):
+            hub.start(key, source.chunks)
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    assert source.subscribed == 0
 
 
 async def test_a_source_that_raises_when_it_is_left_harms_nobody(logs: Logs) -> None:

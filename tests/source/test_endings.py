@@ -24,11 +24,13 @@ from rxrouter import (
     ChatCompletion,
     ChunkDecodeError,
     ClientClosedError,
+    Comment,
     ConnectTimeoutError,
     ContentTypeError,
     EventTooLargeError,
     OpenRouter,
     RouterError,
+    ServerSentEvent,
     SilenceTimeoutError,
     StatusError,
     StreamError,
@@ -37,6 +39,7 @@ from rxrouter import (
     TruncatedStreamError,
     is_transient,
 )
+from rxrouter._attempt import Attempt, watching
 from rxrouter.operators import completion, text
 from rxrouter.testing import COMMENT, DONE, FAULTS, Act, Exchange, Reply, Simulator, Step, answer, chunk, event
 from tests.support import Observed, observe, served
@@ -1273,3 +1276,39 @@ async def test_nothing_behind_done_makes_a_failure_of_it() -> None:
         seen = await observe(client.chat("hi"))
 
     assert seen.endings == [None]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        pieces((0, "one", None)),
+        pieces((0, "one", None), usage=COST),
+        pieces((1, "one", None)),
+        pieces((0, "one", None), (1, "uno", None)),
+        event({"id": "gen-1", "object": "chat.completion.chunk", "choices": []}),
+    ],
+    ids=["plain", "with usage", "of another choice", "of two choices", "without choices"],
+)
+async def test_the_generation_id_is_that_of_the_first_chunk_that_has_one(first: bytes) -> None:
+    later = event({"id": "gen-2", "object": "chat.completion.chunk", "choices": [{"delta": {"content": "two"}}]})
+
+    seen = await ask(Reply((chunk({"content": "no id"}).replace(b'"id"', b'"di"'), first, later, Act.CUT), headers=SSE))
+
+    assert error_of(seen, TransportError).generation_id == "gen-1"
+
+
+async def test_only_comments_of_events_are_signs_of_life() -> None:
+    attempts: list[Attempt] = []
+    reply = Reply((event({"n": 1}), COMMENT, 0.01, event({"n": 2})), headers=SSE)
+    async with served(reply) as (client, _):
+        with watching(attempts.append):
+            source = client.events("/responses", {})
+            heard: list[tuple[type, bool]] = []
+            over = asyncio.Event()
+            source.subscribe(
+                lambda item: heard.append((type(item), attempts[0].first_comment is not None)), on_completed=over.set
+            )
+        await over.wait()
+
+    assert heard == [(ServerSentEvent, False), (Comment, True), (ServerSentEvent, True)]
+    assert attempts[0].first_comment == attempts[0].last_comment

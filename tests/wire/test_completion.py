@@ -677,3 +677,21 @@ def test_a_recorded_answer_can_be_sent_back(recording: Path) -> None:
 @needs_shared
 def test_the_recordings_are_there() -> None:
     assert len(RECORDINGS) >= 65
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"reasoning": "hm"},
+        {"reasoning_content": "hm"},
+        {"reasoning_details": [{"type": "reasoning.text", "text": "hm"}]},
+        {"reasoning": "hm", "reasoning_details": [{"type": "reasoning.text", "text": "hm"}]},
+    ],
+    ids=["reasoning", "another name", "details alone", "twice"],
+)
+def test_reasoning_is_folded_once_under_whatever_name_it_comes(delta: dict[str, Any]) -> None:
+    fold = CompletionFold()
+    for _ in range(2):
+        fold.add(msgspec.convert({"choices": [{"delta": delta}]}, ChatChunk))
+
+    assert fold.completion().reasoning == "hmhm"
