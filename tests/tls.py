@@ -14,13 +14,18 @@ from yarl import URL
 
 
 @cache
+def authority() -> Any:
+    """The issuer of the server's certificate; typed with a library that is not here."""
+    return trustme.CA()
+
+
+@cache
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """The server's, and that of a client who trusts it."""
-    authority: Any = trustme.CA()  # typed with a library that is not here
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(server)
+    authority().issue_cert("127.0.0.1").configure_cert(server)
     client = ssl.create_default_context()
-    authority.configure_trust(client)
+    authority().configure_trust(client)
     return server, client
 
 

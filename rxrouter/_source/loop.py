@@ -36,7 +36,8 @@ class Home:
     """The loop in which a client was first used; one of its own, on a daemon thread, where none was running.
 
     When that loop is closed and nothing is open on it, the next use decides anew. So it does in a forked child, for a
-    client that had a loop of its own; the parent's resources are neither used nor closed there.
+    client whose loop runs on another thread than the one that forks; the parent's resources are neither used nor closed
+    there.
 
     Args:
         owner: What it is called in messages.
@@ -53,6 +54,7 @@ class Home:
         self._way_out = way_out
         self._moves = moves
         self._bound: tuple[asyncio.AbstractEventLoop, LoopScheduler] | None = None
+        self._thread_id = 0  # of the thread in which the loop was found running
         self._thread: threading.Thread | None = None
         self._thread_over: Future[None] | None = None
         self._end_thread: weakref.finalize[Any, Any] | None = None  # on close, on garbage collection, at exit
@@ -222,15 +224,17 @@ class Home:
         self._lock = threading.Lock()
         bound, own, resources = self._bound, self.own, self.resources
         _left_to_parent.append((resources, self._thread_over, self._ending))
+        if bound is not None and not bound[0].is_closed():
+            inherit(bound[0])
         resources.leave_to_parent(self._loop_guard)
         if self._end_thread is not None:
             self._end_thread.detach()
         self._thread = self._end_thread = self._loop_guard = self._ending = self._thread_over = None
         self.resources = Resources(self.owner)
-        if bound is not None and (own or not bound[0].is_closed()):
-            inherit(bound[0])
-            if own and self._moves:
-                self._bound = None
+        # The loop of a thread that there is not in the child, such as an application's.
+        elsewhere = bound is not None and bound[0].is_running() and self._thread_id != threading.get_ident()
+        if self._moves and (own or elsewhere):
+            self._bound = None
 
     async def _end_from_elsewhere(self) -> None:
         await asyncio.shield(self._end_here())
@@ -258,6 +262,7 @@ class Home:
             loop = self._start_thread()
         else:
             self._loop_guard = self.resources.end_with_loop()
+            self._thread_id = threading.get_ident()
         self._bound = loop, LoopScheduler(loop)
         self.resources.scheduler = self._bound[1]
         return self._bound
@@ -270,7 +275,7 @@ class Home:
         )
         thread.start()
         loop, stop = started.result()
-        self._thread, self._thread_over = thread, over
+        self._thread, self._thread_over, self._thread_id = thread, over, thread.ident or 0
         self._end_thread = weakref.finalize(self, _end_thread, loop, stop, thread)
         return loop
 

@@ -14,7 +14,6 @@ import aiohttp
 from reactivex import abc
 
 from rxrouter._errors import ClientClosedError
-from rxrouter._gate import is_inherited
 from rxrouter._limiter import dismiss_waiting
 
 # Turns in which a chain may still end by the error of its request; a `retry` takes two of them for each of its tries.
@@ -148,6 +147,8 @@ class Resources:
         """Close nothing, and send nothing: in a forked child all of it belongs to the parent."""
         self.ended = True
         if self.session is not None:
+            if isinstance(self.session.connector, Connector):
+                self.session.connector.is_parents = True
             self.session.detach()
         if guard is not None:
             finish(guard)
@@ -183,10 +184,16 @@ async def _loop_guard(end: Callable[[], Awaitable[None]]) -> AsyncGenerator[None
 
 
 class Connector(aiohttp.TCPConnector):
-    """aiohttp's, which in a forked child closes nothing when it is collected: the connections are the parent's."""
+    """aiohttp's, which closes nothing when it is collected in a forked child.
+
+    Both processes have one epoll object: a child that unregisters a socket there silences the parent's. Over TLS it
+    would even send the end of the connection.
+    """
+
+    is_parents = False
 
     def __del__(self, *warnings: Any) -> None:
-        if not is_inherited(self._loop):
+        if not self.is_parents:
             super().__del__(*warnings)
 
 

@@ -231,7 +231,11 @@ class Hub:
 
     async def _here(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Has it run on the hub's loop."""
-        loop = self._home.bind()
+        try:
+            loop = self._home.bind()
+        except RuntimeError:
+            coroutine.close()
+            raise
         if running_loop() is loop:
             return await coroutine
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
