@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self, TypeVar
 
 _TRANSIENT_STATUS = {408, 429, *range(500, 600)}
 _STATUSES = range(100, 600)
@@ -39,6 +39,46 @@ class RouterError(Exception):
     elapsed: float | None = None  # seconds from the POST to the end
     partial: Any = None  # the ChatCompletion so far, where a fold is in the chain
     attempts: tuple[Exception, ...] = ()  # what the attempts before this one ended with, retries and other sources
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Give pickle and deepcopy the text and the facts; the constructor has other arguments than those.
+
+        The cause goes with it. One of another library may hold sockets or locks: of such a cause, type and text go.
+        """
+        cause = None if self.__cause__ is None else _portable(self.__cause__)
+        return _blank, (type(self), self.args), (vars(self).copy(), cause)
+
+    def __setstate__(self, state: Any) -> None:
+        """Take the facts and the cause."""
+        facts, self.__cause__ = state
+        vars(self).update(facts)
+
+    def __copy__(self) -> Self:
+        """Return the same error as an object of its own, with the same cause."""
+        copy = _blank(type(self), self.args)
+        copy.__setstate__((vars(self), self.__cause__))
+        return copy
+
+
+E = TypeVar("E", bound=RouterError)
+
+
+def _blank(kind: type[E], args: tuple[Any, ...]) -> E:
+    """Return an error with this text, and without facts."""
+    return kind.__new__(kind, *args)
+
+
+def _portable(cause: BaseException) -> BaseException:
+    """Return a cause that can be pickled: ours and Python's own as they are, of any other its type and text."""
+    kind = type(cause)
+    if isinstance(cause, RouterError):
+        return cause
+    if kind.__module__ == "builtins" and all(isinstance(arg, str | bytes | int | float | None) for arg in cause.args):
+        return kind(*cause.args)
+    try:
+        return RouterError(f"{kind.__name__}: {cause}")
+    except Exception:  # noqa: BLE001 - the text of another library's class
+        return RouterError(kind.__name__)
 
 
 class TransportError(RouterError):

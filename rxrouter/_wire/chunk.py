@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from rxrouter._errors import ChunkDecodeError
 from rxrouter._wire.halves import Halves
-from rxrouter._wire.json import Received, converted, without_nulls
+from rxrouter._wire.json import Beside, Received, converted, without_nulls
 from rxrouter._wire.lenient import LARGEST, is_no_reason, may_say_more, normalised
 
 # The strict decoder refuses numbers outside, and the lenient reading drops them.
@@ -107,10 +107,11 @@ class CompletionTokensDetails(Struct, gc=False, omit_defaults=True):
     rejected_prediction_tokens: Count | None = None
 
 
-class Summed:
+class Summed(Beside):
     """Holds what a sum is of; a slot beside the struct's fields, so no JSON key can set it."""
 
     __slots__ = ("parts",)
+    _beside = __slots__
     parts: tuple[tuple[object, Usage], ...]  # what a generation is known by, and its usage
 
 

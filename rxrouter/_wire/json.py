@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import msgspec
+from msgspec import Struct
 
 T = TypeVar("T")
 
@@ -14,10 +15,40 @@ _WRONG_FIELDS = 8  # that many are passed over in one value
 _PATH = re.compile(r"\.(\w+)|\[(\d+)\]")
 
 
-class Received:
+# Its own ways to copy, of which its stubs have one.
+_struct: Any = Struct
+
+
+class Beside:
+    """Has copies and pickles of a struct keep the slots beside its fields, which no JSON key can set."""
+
+    __slots__ = ()
+    _beside: ClassVar[tuple[str, ...]] = ()
+
+    def __copy__(self) -> Self:
+        """Return another value with the same parts."""
+        copy: Self = _struct.__copy__(self)
+        copy.__setstate__(self._state())
+        return copy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Give pickle and deepcopy the fields and the slots."""
+        return (*_struct.__reduce__(self)[:2], self._state())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the slots."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    def _state(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._beside if hasattr(self, name)}
+
+
+class Received(Beside):
     """Holds the bytes a value was decoded from; a slot beside the struct's fields, so no JSON key can set it."""
 
     __slots__ = ("received",)
+    _beside = __slots__
     received: bytes
 
     @property

@@ -16,6 +16,11 @@ AfterContent = Literal["fail", "restart", "continue"]
 _DOUBLINGS = 64  # more would be no float
 
 
+def _chance() -> float:
+    """Return a number from 0 to 1; `random.random` itself can't be pickled without the state behind it."""
+    return random.random()  # noqa: S311 - a pause is no secret
+
+
 class RetryPolicy(Struct, frozen=True, kw_only=True):
     """What is tried again, how often, and when; durations are seconds.
 
@@ -39,7 +44,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     retry_empty: bool = True
     """Whether an answer that is finished and has no content is tried again, as a transient `EmptyAnswerError`."""
     count_anew: bool = False  # an attempt that brings content is the first of as many again
-    random: Callable[[], float] = random.random  # from 0 to 1; what the jitter is drawn with
+    random: Callable[[], float] = _chance  # from 0 to 1; what the jitter is drawn with
 
     def __post_init__(self) -> None:
         if not isinstance(self.attempts, int):  # pyright: ignore[reportUnnecessaryIsInstance] # callers need not be typed

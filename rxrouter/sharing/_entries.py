@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import msgspec
@@ -54,11 +55,8 @@ def decode_ending(entry: bytes) -> RouterError | None:
 
 
 def another(error: RouterError) -> RouterError:
-    """The same error as an object of its own: readers raise it, and add to it what only they know."""
-    copy = type(error).__new__(type(error), *error.args)
-    copy.__dict__.update(error.__dict__)
-    copy.__cause__ = error.__cause__
-    return copy
+    """Return the same error as an object of its own: readers raise it, and add to it what only they know."""
+    return copy(error)
 
 
 class _Told(Struct, omit_defaults=True):

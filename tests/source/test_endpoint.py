@@ -126,7 +126,12 @@ def _sends_the_environments_key(url: str, monkeypatch: pytest.MonkeyPatch) -> bo
     monkeypatch.setenv("OPENROUTER_API_KEY", "sk-of-the-environment")
     outgoing: list[Outgoing] = []
     client = OpenRouter(base_url=url)
-    monkeypatch.setattr("rxrouter._source.client.Outgoing", lambda *args: outgoing.append(Outgoing(*args)))
+
+    def note(url: str, headers: dict[str, str]) -> Outgoing:
+        outgoing.append(Outgoing(url, headers))
+        return outgoing[-1]
+
+    monkeypatch.setattr("rxrouter._source.client.Outgoing", note)
     client.models()
     return "Authorization" in outgoing[0].headers
 
