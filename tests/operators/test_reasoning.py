@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from rxrouter import ChatChunk
@@ -53,3 +55,11 @@ def test_reasoning_hands_the_scheduler_up() -> None:
     given, reached = subscribed_scheduler(reasoning())
 
     assert reached is given
+
+
+@pytest.mark.parametrize("think", [True, "reasoning"])
+def test_reasoning_emits_thoughts_of_its_own_member_and_by_choice_those_in_the_text(think: Any) -> None:
+    own, inside = chunk({"reasoning": "hm, "}), chunk({"content": "<think>no</think>Hi"})
+
+    assert play(reasoning(think=think), (1, own), (2, inside), (3, None))[0] == [(1, "hm, "), (2, "no"), (3, None)]
+    assert play(reasoning(), (1, own), (2, inside), (3, None))[0] == [(1, "hm, "), (3, None)]

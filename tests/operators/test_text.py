@@ -1,6 +1,12 @@
 from __future__ import annotations
 
-from rxrouter.operators import text
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from rxrouter import Restarted
+from rxrouter.operators import reasoning, text
 from tests.operators.support import chunk, play, subscribed_scheduler
 
 HEL, LO = chunk({"content": "Hel"}), chunk({"content": "lo"})
@@ -44,3 +50,60 @@ def test_text_hands_the_scheduler_up() -> None:
     given, reached = subscribed_scheduler(text())
 
     assert reached is given
+
+
+def thoughts_and_words(pieces: list[str]) -> tuple[str, str]:
+    """What `reasoning()` and `text()` emit where thoughts stand in the text."""
+    chunks: list[Any] = [(at, chunk({"content": piece})) for at, piece in enumerate(pieces, 1)]
+    texts = [
+        [value for _, value in play(operator, *chunks, (len(pieces) + 1, None))[0][:-1]]
+        for operator in (reasoning(think="reasoning"), text(think="reasoning"))
+    ]
+    assert all(all(emitted) for emitted in texts)
+    return "".join(texts[0]), "".join(texts[1])
+
+
+SPLITS = {
+    "<think>hm</think>Hello": ("hm", "Hello"),
+    " \n<think>\nhm\n</think>\n\nHello <think>x</think>": ("\nhm\n", "Hello <think>x</think>"),
+    "<Thinking>hm</think></Thinking> Hello": ("hm</think>", "Hello"),
+    "<think></think>Hello": ("", "Hello"),
+    "<think>hm </thi": ("hm </thi", ""),
+    "<think>a<b</thin</think>c": ("a<b</thin", "c"),
+    "Hello <think>hm</think>": ("", "Hello <think>hm</think>"),
+    "  <thi": ("", "  <thi"),
+    " <thunk>": ("", " <thunk>"),
+    "<": ("", "<"),
+    "": ("", ""),
+    " " * 300 + "<think>hm</think>": ("", " " * 300 + "<think>hm</think>"),
+}
+
+
+@pytest.mark.parametrize(("whole", "split"), SPLITS.items())
+def test_text_leaves_thoughts_out_by_choice(whole: str, split: tuple[str, str]) -> None:
+    assert thoughts_and_words([whole]) == thoughts_and_words(list(whole)) == split
+    assert "".join(v for _, v in play(text(), (1, chunk({"content": whole})), (2, None))[0][:-1]) == whole
+
+
+@given(st.sampled_from([whole for whole in SPLITS if len(whole) < 100]), st.lists(st.integers(0, 99), max_size=5))
+def test_text_splits_thoughts_off_alike_when_the_text_is_cut_anywhere(whole: str, cuts: list[int]) -> None:
+    ends = sorted(min(cut, len(whole)) for cut in cuts)
+    pieces = [whole[a:b] for a, b in zip([0, *ends], [*ends, len(whole)], strict=True)]
+
+    assert thoughts_and_words(pieces) == SPLITS[whole]
+
+
+def test_text_without_thoughts_emits_what_it_held_before_an_error_and_forgets_it_when_the_answer_begins_anew() -> None:
+    error = ValueError("cut")
+    begun, again = chunk({"content": "<thi"}), chunk({"content": "<think>a</think>b"})
+
+    assert play(text(think="reasoning"), (1, begun), (2, error))[0] == [(2, "<thi"), (2, error)]
+    assert play(text(think="reasoning"), (1, begun), (2, Restarted(attempt=2)), (3, again), (4, None))[0] == [
+        (3, "b"),
+        (4, None),
+    ]
+
+
+def test_text_refuses_another_word_for_what_thoughts_are() -> None:
+    with pytest.raises(ValueError, match='think must be "text" or "reasoning", got \'no\''):
+        text(think="no")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - the test's subject

@@ -21,7 +21,7 @@ from rxrouter.relay import UIMessages
 from tests.strategies import decoded
 
 SMALL, LARGE = 2_000, 8_000
-FINISH = {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}
+FINISH: dict[str, Any] = {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}
 
 
 def calls(count: int) -> list[dict[str, Any]]:
