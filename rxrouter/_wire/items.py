@@ -34,11 +34,16 @@ class JSONItems:
     Args:
         steps: Of the path.
         place: What each element may be.
+        ignores_rest: Whether anything may follow the document.
     """
 
-    def __init__(self, steps: list[str], place: Place) -> None:
+    def __init__(self, steps: list[str], place: Place, *, ignores_rest: bool = False) -> None:
         self._sink = _Items(steps, place)
-        self._scanner = Scanner(self._sink)
+        self._scanner = Scanner(self._sink, ignores_rest=ignores_rest)
+
+    def skip(self, count: int) -> None:
+        """Count so many characters in front of the document."""
+        self._scanner.position += count
 
     def feed(self, piece: str) -> None:
         """Reads on.

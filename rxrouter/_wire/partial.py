@@ -40,11 +40,16 @@ class PartialJSON:
 
     Args:
         place: What the document may be.
+        ignores_rest: Whether anything may follow the document.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, ignores_rest: bool = False) -> None:
         self._growth = _Growth(place)
-        self._scanner = Scanner(self._growth)
+        self._scanner = Scanner(self._growth, ignores_rest=ignores_rest)
+
+    def skip(self, count: int) -> None:
+        """Count so many characters in front of the document."""
+        self._scanner.position += count
 
     def feed(self, piece: str) -> None:
         """Reads on.

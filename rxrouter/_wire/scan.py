@@ -81,9 +81,11 @@ class Scanner:
 
     Args:
         sink: Where to.
+        ignores_rest: Whether anything may follow the document.
     """
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, *, ignores_rest: bool = False) -> None:
+        self._ignores_rest = ignores_rest
         self.done = False  # the document is whole
         self.position = 0  # characters before this text
         self._sink = sink
@@ -106,6 +108,8 @@ class Scanner:
         Raises:
             AnswerDecodeError: this is no JSON, or the sink refuses it.
         """
+        if self.done and self._ignores_rest:
+            return
         if self._held or "\\" in piece:
             text = self._cut(piece)
         elif self._step is Scanner._string and '"' not in piece and piece.isprintable():
@@ -136,7 +140,7 @@ class Scanner:
                 self._number_ended(0)
             except ValueError as error:
                 raise self._refusal(error) from error.__cause__
-        if not self.done or self._held:
+        if not self.done or (self._held and not self._ignores_rest):
             raise AnswerDecodeError("the text ends before the document does", self.position + len(self._held))
 
     def _tell(self, piece: str) -> None:
@@ -269,6 +273,8 @@ class Scanner:
         return at + 1
 
     def _nothing(self, _sign: str, at: int) -> int:
+        if self._ignores_rest:
+            return self._end
         raise self._expecting("nothing behind the document", at)
 
     # Values.

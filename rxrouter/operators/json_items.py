@@ -15,19 +15,19 @@ T = TypeVar("T")
 
 @overload
 def json_items(
-    path: str = "", *, type: None = None, choice: int = 0, tool_call: int | None = None
+    path: str = "", *, type: None = None, choice: int = 0, tool_call: int | None = None, find: bool = False
 ) -> Operator[str | ChatChunk, Any]: ...
 
 
 @overload
 def json_items(
-    path: str = "", *, type: type[T], choice: int = 0, tool_call: int | None = None
+    path: str = "", *, type: type[T], choice: int = 0, tool_call: int | None = None, find: bool = False
 ) -> Operator[str | ChatChunk, T]: ...
 
 
 @overload
 def json_items(
-    path: str = "", *, type: Any, choice: int = 0, tool_call: int | None = None
+    path: str = "", *, type: Any, choice: int = 0, tool_call: int | None = None, find: bool = False
 ) -> Operator[str | ChatChunk, Any]: ...
 
 
@@ -37,6 +37,7 @@ def json_items(
     type: Any = None,  # noqa: A002 - msgspec's word
     choice: int = 0,
     tool_call: int | None = None,
+    find: bool = False,
 ) -> Operator[str | ChatChunk, Any]:
     """Take the elements out of an array of a JSON document as they come: work on the first while the last is written.
 
@@ -50,6 +51,8 @@ def json_items(
         choice: Which of the `n` answers, of chunks; strings are pieces of the document themselves.
         tool_call: The index of the tool call whose arguments are the document, instead of the answer's text. Where a
             server gives several calls one index, or no index, it is their position.
+        find: Find the document in a text with other things around it: thoughts or a sentence before it, a fence
+            (```json), words behind it. It is then an object or an array; anything is found in a fence.
     Emits: each element once, when it closes; nothing else of the document is kept. After a `Restarted` the document,
         and with it the elements, begin anew.
     Errors: the source's; `AnswerDecodeError` at once where this is no JSON or an element is not of its type, and at
@@ -59,4 +62,4 @@ def json_items(
     """
     steps = steps_of(path)
     place = place_of(type)
-    return of_document(lambda: JSONItems(steps, place), choice, tool_call)
+    return of_document(lambda: JSONItems(steps, place, ignores_rest=find), choice, tool_call, find=find)

@@ -15,16 +15,20 @@ T = TypeVar("T")
 
 @overload
 def partial_json(
-    type: None = None, *, choice: int = 0, tool_call: int | None = None
+    type: None = None, *, choice: int = 0, tool_call: int | None = None, find: bool = False
 ) -> Operator[str | ChatChunk, Any]: ...
 
 
 @overload
-def partial_json(type: type[T], *, choice: int = 0, tool_call: int | None = None) -> Operator[str | ChatChunk, T]: ...
+def partial_json(
+    type: type[T], *, choice: int = 0, tool_call: int | None = None, find: bool = False
+) -> Operator[str | ChatChunk, T]: ...
 
 
 @overload
-def partial_json(type: Any, *, choice: int = 0, tool_call: int | None = None) -> Operator[str | ChatChunk, Any]: ...
+def partial_json(
+    type: Any, *, choice: int = 0, tool_call: int | None = None, find: bool = False
+) -> Operator[str | ChatChunk, Any]: ...
 
 
 def partial_json(
@@ -32,6 +36,7 @@ def partial_json(
     *,
     choice: int = 0,
     tool_call: int | None = None,
+    find: bool = False,
 ) -> Operator[str | ChatChunk, Any]:
     """Read a JSON document as it comes: structured output, or the arguments of a tool call, to be shown in the making.
 
@@ -50,6 +55,8 @@ def partial_json(
         choice: Which of the `n` answers, of chunks; strings are pieces of the document themselves.
         tool_call: The index of the tool call whose arguments are the document, instead of the answer's text. Where a
             server gives several calls one index, or no index, it is their position.
+        find: Find the document in a text with other things around it: thoughts or a sentence before it, a fence
+            (```json), words behind it. It is then an object or an array; anything is found in a fence.
     Emits: the value each time it has changed; the last one is that of `json.loads`, or of `msgspec.json.decode`.
         Values are for reading: they share what has not changed. One that is kept never changes, at the price of a
         copy of what is still open in it, the string that grows and each open array and object, with the next piece;
@@ -59,4 +66,4 @@ def partial_json(
     Source: reading the whole text anew with each piece is quadratic: 4.0 s for 24 kB of arguments (PEERS P19).
     """
     place = place_of(type)
-    return of_document(lambda: PartialJSON(place), choice, tool_call)
+    return of_document(lambda: PartialJSON(place, ignores_rest=find), choice, tool_call, find=find)

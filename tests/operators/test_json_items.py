@@ -123,3 +123,9 @@ def test_json_items_hands_the_scheduler_up() -> None:
     given, reached = subscribed_scheduler(json_items())
 
     assert reached is given
+
+
+def test_json_items_finds_the_document_in_a_text_by_choice() -> None:
+    heard, _ = play(json_items("/a", find=True), (1, 'Sure:\n```json\n{"a": [1'), (2, ", 2]}\n```\nDone {"), (3, None))
+
+    assert heard == [(2, 1), (2, 2), (3, None)]

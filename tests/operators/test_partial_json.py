@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, strategies as st
 from msgspec import Struct
 from reactivex.subject import Subject
 
@@ -179,3 +180,59 @@ def test_partial_json_hands_the_scheduler_up() -> None:
     given, reached = subscribed_scheduler(partial_json())
 
     assert reached is given
+
+
+def found(pieces: list[str], **options: Any) -> Any:
+    """The last value, or the error's text and position."""
+    heard, _ = play(partial_json(**options), *enumerate(pieces, 1), (len(pieces) + 1, None))
+    ended = heard[-1][1]
+    return (str(ended), ended.position) if isinstance(ended, AnswerDecodeError) else heard[-2][1]
+
+
+REFUSED, NOT_FOUND = "the answer's text was refused at character", "there is no JSON document in the text"
+FOUND: dict[str, Any] = {
+    '{"a": [1]}': {"a": [1]},
+    '\ufeff{"a": 1}': {"a": 1},
+    'Sure! Here it is: {"a": "}"} Anything else? {"b": 2}': {"a": "}"},
+    '```json\n{"a": 1}\n```\nThat is it.': {"a": 1},
+    "\ufeffHere:\n```JSON\n [1, 2]\n```": [1, 2],
+    '```json {"a": 1}```': {"a": 1},
+    '```json\n"word"\n```': "word",
+    "```json\n12\n```": 12,
+    '```\n{"a": 1}\n```': {"a": 1},
+    '<think>I could say {"no": 1}</think>\n{"a": 1}': {"a": 1},
+    "As in [1], {name} and [x](y), it is\n[2, 3]": [2, 3],
+    'First:\n```python\nx = {"no": 1}\n```\nthen\n```json\n{"a": 1}\n```': {"a": 1},
+    '- [ ] write it\n{ "a": 1 }': {"a": 1},
+    '[{"a": 1}] and more': [{"a": 1}],
+    'It is `{"a": 1}`.': {"a": 1},
+    "No JSON here [1] {x} `": (
+        "the answer's text was refused at character 22: there is no JSON document in the text",
+        22,
+    ),
+    "": (f"{REFUSED} 0: {NOT_FOUND}", 0),
+}
+
+
+@pytest.mark.parametrize(("whole", "value"), FOUND.items())
+def test_partial_json_finds_the_document_in_a_text_by_choice(whole: str, value: Any) -> None:
+    assert found([whole], find=True) == found(list(whole), find=True) == value
+
+
+@given(st.sampled_from([*FOUND]), st.lists(st.integers(0, 99), max_size=5))
+def test_partial_json_finds_the_same_document_when_the_text_is_cut_anywhere(whole: str, cuts: list[int]) -> None:
+    ends = sorted(min(cut, len(whole)) for cut in cuts)
+
+    assert found([whole[a:b] for a, b in zip([0, *ends], [*ends, len(whole)], strict=True)], find=True) == FOUND[whole]
+
+
+def test_partial_json_counts_the_characters_in_front_of_a_document() -> None:
+    assert found(['Sure: {"a": x}'], find=True)[1] == 12
+    assert found(['\ufeff{"a": x}'])[1] == 7
+
+
+def test_partial_json_skips_a_bom_and_refuses_a_sentence_by_default() -> None:
+    assert found(['\ufeff{"a": 1}']) == {"a": 1}
+    assert found(["\ufeff", '{"a": 1}']) == {"a": 1}
+    assert found(['Sure: {"a": 1}'])[1] == 0
+    assert found(['{"a": 1} \ufeff'])[1] == 9

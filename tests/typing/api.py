@@ -82,7 +82,9 @@ from rxrouter.sharing.redis import RedisLog
 
 def operators(chunks: Observable[ChatChunk]) -> None:
     assert_type(text(), Operator[ChatChunk, str])
+    assert_type(text(think="reasoning"), Operator[ChatChunk, str])
     assert_type(reasoning(choice=1), Operator[ChatChunk, str])
+    assert_type(reasoning(think=True), Operator[ChatChunk, str])
     assert_type(refusal(choice=1), Operator[ChatChunk, str])
     assert_type(tool_call_deltas(), Operator[ChatChunk, ToolCallDelta])
     assert_type(tool_calls(), Operator[ChatChunk, ToolCall])
@@ -97,6 +99,7 @@ def operators(chunks: Observable[ChatChunk]) -> None:
     assert_type(chunks.pipe(partial_json(Usage)), Observable[Usage])
     assert_type(chunks.pipe(text(), partial_json(list[Usage])), Observable[list[Usage]])
     assert_type(chunks.pipe(partial_json(tool_call=0)), Observable[Any])
+    assert_type(chunks.pipe(partial_json(Usage, find=True)), Observable[Usage])
     assert_type(chunks.pipe(text(), partial_json(Usage | None)), Observable[Any])
     assert_type(chunks.pipe(json_items("/steps", type=Usage)), Observable[Usage])
     assert_type(chunks.pipe(text(), json_items()), Observable[Any])
