@@ -11,33 +11,56 @@ import msgspec
 
 from rxrouter._errors import ChunkDecodeError, EventTooLargeError, RouterError, StreamError, TruncatedStreamError
 from rxrouter._gate import Gate
-from rxrouter._wire.chunk import ChatChunk, decode_odd, has_content, require_chunk
-from rxrouter._wire.failure import event_error, stream_error
-from rxrouter._wire.likeness import Likeness
+from rxrouter._wire.chunk import (
+    ChatChunk,
+    Delta,
+    decode_odd,
+    has_content,
+    is_chunk,
+    is_unusual,
+)
+from rxrouter._wire.failure import body_error, event_error, says_something, stream_error, unframed_error
+from rxrouter._wire.finish_proof import FinishProof
+from rxrouter._wire.halves import Halves
+from rxrouter._wire.likeness import Likeness, Read, unlike
 from rxrouter._wire.sse import Comment, ServerSentEvent, SSEParser
+from rxrouter._wire.sse_lines import UNFRAMED, LineKeepingParser
+from rxrouter._wire.usage import merged_usage, with_usage
 
-_decode: Callable[[Any], ChatChunk] = msgspec.json.Decoder(ChatChunk).decode
+Decode = Callable[[Any], ChatChunk]
+
+_decode: Decode = msgspec.json.Decoder(ChatChunk).decode
 _DONE = b"[DONE]"
 _ODD = (msgspec.DecodeError, TypeError, RecursionError, UnicodeDecodeError)  # what decoding raises, on anything
+# Names of events that hold chunks; in an unnamed event, as nearly all are, the name is "".
+_CHUNKS = {"", "message", "data", "chunk", "delta", "completion", "chat.completion", "chat.completion.chunk"}
+# JSON that says nothing at all.
+_EMPTY = {b"null", b"[]", b"false"}
+# The item behind the last one of a body; no event of a stream can have its name.
+_END = ServerSentEvent("\r")
 
 Item = bytes | ServerSentEvent | Comment
+
+
+def _refuse(_: Any) -> ChatChunk:
+    """Send every item the slow way, where it is looked at closely."""
+    raise msgspec.DecodeError
 
 
 class Reader(ABC):
     """Takes a body's blocks, delivers values until the gate closes, and judges the end."""
 
-    def __init__(self, max_event_bytes: int, gate: Gate, on_next: Callable[[Any], None]) -> None:
+    def __init__(self, parser: SSEParser, gate: Gate, on_next: Callable[[Any], None]) -> None:
         self.seen = 0  # values delivered
         self.ended = False  # nothing more is to be delivered
-        self.proven = False  # the answer is all there; only its usage may not be
+        self.proven = False  # the answer is all there; only usage and [DONE] may not be
         self.lingering = False  # all is there that has to be; only the end of the body is not
         self.generation_id: str | None = None
         self.on_comment: Callable[[], None] = _ignore
         self._failure: RouterError | None = None
-        self._usage: ChatChunk | None = None  # the last one that was seen to have one
         self._gate = gate
         self._on_next = on_next
-        self._parser = SSEParser(max_event_bytes)
+        self._parser = parser
         self._items: Iterator[Any] = iter(())  # Item; Any, because the hot loop tries before it asks
         self._too_large: EventTooLargeError | None = None
 
@@ -68,6 +91,19 @@ class Reader(ABC):
         """Takes what comes behind the end."""
 
     @property
+    def unfinished(self) -> bool:
+        """Whether `end` may deliver anything."""
+        return False
+
+    @abstractmethod
+    def end(self, cut: RouterError | None) -> None:
+        """Deliver what the body has ended in the middle of; called once, when the gate is open.
+
+        Args:
+            cut: Why there is no more to read; None for a body that has come to its end.
+        """
+
+    @property
     def draining(self) -> bool:
         """Whether the rest of the body is worth a wait: it frees the connection for the next request, or has usage."""
         return False
@@ -88,8 +124,6 @@ class Reader(ABC):
     def _fail(self, error: RouterError) -> None:
         if not self.ended:  # what comes behind the end changes nothing of it
             self._failure = error
-            if not self.lingering:
-                self._usage = None  # it is of the beginning
         self.ended = True
 
 
@@ -99,6 +133,9 @@ def _ignore() -> None:
 
 class EventReader(Reader):
     """Delivers events and comments as they are; the end is the end of the body."""
+
+    def __init__(self, max_event_bytes: int, gate: Gate, on_next: Callable[[Any], None]) -> None:
+        super().__init__(SSEParser(max_event_bytes), gate, on_next)
 
     def _deliver(self) -> None:
         for item in self._items:
@@ -114,27 +151,40 @@ class EventReader(Reader):
     def _discard(self) -> None:
         """Nothing does: it ends with the body, or by a failure of the framing."""
 
+    def end(self, cut: RouterError | None) -> None:
+        """Deliver nothing: to the letter of the standard, an event without its blank line is no event."""
+
     def outcome(self, cut: RouterError | None) -> RouterError | None:
         """Any cut is a failure: only the protocol above could tell what was still to come."""
         return self._failure or cut
 
 
 class ChunkReader(Reader):
-    """Delivers chunks, by the ending table of DESIGN 4.2."""
+    """Delivers chunks; passes over what is no chunk; judges the end by finish reasons, [DONE] and errors."""
 
     def __init__(self, max_event_bytes: int, choices: int, gate: Gate, on_next: Callable[[Any], None]) -> None:
-        super().__init__(max_event_bytes, gate, on_next)
+        self._lines = LineKeepingParser(max_event_bytes)
+        super().__init__(self._lines, gate, on_next)
+        self.passed_over = 0
+        """Events and objects that were no chunks, and no errors."""
         self._choices = choices  # as many as were asked for; not every provider heeds it
         self._likeness = Likeness()
         self._done = False
-        # Whether each choice has a finish reason; without those of plain chunks, whose index is 0.
-        self._has_finished: dict[int, bool] = {}
-        self._unfinished = 0  # choices of these
+        self._proof = FinishProof()
+        self._by_delta = set[int]()  # choices with content, but for those of plain chunks: their index is 0
         self._noted = 0  # chunks that were not plain
+        self._halves = Halves()
+        self._usage: ChatChunk | None = None  # the last one with a usage, which has all that was said of it
+        self._bill: ChatChunk | None = None  # the same, of the whole answer
+        self._rest: ChatChunk | None = None  # made of halves that were left
+        self._max_event_bytes = max_event_bytes
+        self._unframed = bytearray()  # lines that were no fields
+        self._only_object = b""  # passed over, without a name
+        self._at_end = False
 
     def _deliver(self) -> None:  # noqa: C901, PLR0912 - one fused loop from item to observer: the hot path
-        gate, on_next, decode, items = self._gate, self._on_next, _decode, self._items
-        read = self._likeness.read
+        gate, on_next, items = self._gate, self._on_next, self._items
+        read, decode = self._decoders()
         # What was delivered is what was taken, but for what was nothing: counting each takes 200 instructions.
         before = self.seen + length_hint(items)
         try:
@@ -154,15 +204,17 @@ class ChunkReader(Reader):
                 except ValueError:  # not one choice
                     pass
                 else:
+                    delta = choice.delta
                     if (
                         choice.finish_reason is None
                         and not choice.index
                         and choice.error is None
                         and chunk.error is None
                         and chunk.usage is None
+                        and (delta.content or delta.reasoning or delta.reasoning_content or delta.tool_calls)
                     ):
                         self.generation_id = self.generation_id or chunk.id
-                        if choice.delta.content:
+                        if delta.content:
                             self._likeness.learn(item, chunk, before - length_hint(items))
                             read = self._likeness.read
                         on_next(chunk)
@@ -170,7 +222,10 @@ class ChunkReader(Reader):
                             break
                         continue
                 self.seen = before - length_hint(items) - 1
-                if chunk is None or not self._note(chunk):
+                if chunk is not None:
+                    chunk = self._note(chunk)
+                read, decode = self._decoders()
+                if chunk is None:
                     before -= 1
                 else:
                     self.generation_id = self.generation_id or chunk.id
@@ -179,75 +234,188 @@ class ChunkReader(Reader):
                     break
         finally:
             self.seen = before - length_hint(items)
-        if self.proven:  # by what was seen then
-            self.proven = self._proven(self._choices)
-            self.lingering = self.lingering and self.proven
         if self.ended:
             self._discard()
 
-    def _decode_other(self, item: Item) -> ChatChunk | None:
+    def _decoders(self) -> tuple[Read, Decode]:
+        """The fast ways to a chunk; none behind a finish, and with half a character in hand."""
+        if self._halves or self._proof.any_finished:
+            return unlike, _refuse
+        return self._likeness.read, _decode
+
+    def _decode_other(self, item: Item) -> ChatChunk | None:  # noqa: C901, PLR0911 - one way out for each kind of item
         """What is no plain chunk: [DONE], comments, other framings and other encodings; None if it is nothing."""
         if isinstance(item, Comment):
             self.on_comment()
             return None
+        if item is _END:
+            return self._read_unframed() or self._release()
         event, data = (item.event, item.data.encode()) if isinstance(item, ServerSentEvent) else ("", item)
-        if data.strip() == _DONE:
+        if event == UNFRAMED:
+            return self._take_line(data)
+        said = data.strip()
+        if said.strip(b"\"'") == _DONE:
             self._done = self.ended = True
-            return None
-        if not data or data.startswith(b":"):  # a keep-alive that a proxy made data of (WIRE 9)
+            return self._release()
+        if event.lower() == "error":
+            return self._take_error(data)
+        if not said or said.startswith(b":"):  # a keep-alive that a proxy made data of
             self.on_comment()
             return None
+        if event not in _CHUNKS:
+            self.passed_over += 1
+            return None
+        try:
+            return decode_odd(data, self._halves)
+        except ChunkDecodeError as error:
+            if said in _EMPTY:
+                self.passed_over += 1
+                return None
+            failure = body_error(data)
+            if failure is None and self._at_end:  # a piece of an event
+                return None
+            return self._end_with(failure or error)
+
+    def _take_error(self, data: bytes) -> ChatChunk | None:
+        """An event, or a field, named error."""
         try:
             chunk = decode_odd(data)
-            if event == "error" and chunk.error is None:
-                self._fail(event_error(data))
-                return None
-        except ChunkDecodeError as error:
-            self._fail(event_error(data) if event == "error" else error)
+        except ChunkDecodeError:
+            return self._end_with(event_error(data)) if says_something(data.decode()) else None
+        if says_something(chunk.error):
+            return chunk
+        error = event_error(data)
+        error.usage = chunk.usage
+        return self._end_with(error)
+
+    def _take_line(self, line: bytes) -> ChatChunk | None:
+        """A line that is no field: a chunk or an error without framing, or a part of one."""
+        if line.lstrip().startswith((b"{", b"[")):
+            if (error := body_error(line)) is not None:
+                return self._end_with(error)
+            if (chunk := _answer_in(line)) is not None:
+                return chunk
+        if len(self._unframed) + len(line) < self._max_event_bytes:
+            self._unframed += line + b"\n"
+        return None
+
+    def _read_unframed(self) -> ChatChunk | None:
+        """The answer that a body without events is, as JSON on several lines."""
+        return _answer_in(bytes(self._unframed)) if self._unframed and not self._answered else None
+
+    def _end_with(self, error: RouterError) -> ChatChunk | None:
+        """End with this error, behind what is left of halves."""
+        self._fail(error)
+        return self._release()
+
+    def _release(self) -> ChatChunk | None:
+        """A chunk of the halves that wait, which the end has left alone; None if there are none."""
+        if not self._halves:
             return None
+        choices = self._halves.release()
+        self._rest = msgspec.convert({"id": self.generation_id or "", "choices": choices}, ChatChunk)
+        return self._rest
+
+    def _fail(self, error: RouterError) -> None:
+        if not self.ended:
+            self._usage = self._bill  # else it is of the beginning
+        super()._fail(error)
+
+    def _note(self, chunk: ChatChunk) -> ChatChunk | None:
+        """Take a chunk with an error, a finish reason, several choices or none; return it if it is to be delivered."""
+        if chunk is self._rest:
+            return chunk
+        if is_unusual(chunk):
+            try:
+                chunk = decode_odd(chunk.raw, self._halves)
+            except ChunkDecodeError as wrong:
+                return self._end_with(wrong)
+        if error := stream_error(chunk):
+            return self._note_error(chunk, error)
+        if not is_chunk(chunk):
+            self.passed_over += 1
+            self._only_object = chunk.raw if self.passed_over == 1 else b""
+            return None
+        chunk = self._without_repetition(chunk)
+        if self.seen > self._noted:
+            self._proof.begin(0)
+        for choice in chunk.choices:
+            self._proof.add(choice.index, choice.finish_reason, content=has_content(choice.delta))
+        self._noted += 1
+        if not self._proof.proven(self._choices):
+            self._bill = None
+        if chunk.usage is not None:
+            chunk = self._count(chunk)
+        self.proven = self._proof.unambiguous(self._choices)
+        self.lingering = self.proven and self._bill is not None
         return chunk
 
-    def _note(self, chunk: ChatChunk) -> bool:
-        """Takes a chunk with an error, a finish reason, several choices or none; says whether to deliver it."""
-        if error := stream_error(chunk):
-            self._fail(error)
-            self.generation_id = self.generation_id or chunk.id
-            if chunk.usage is not None:
-                self._usage = chunk
-            return any(has_content(choice.delta) for choice in chunk.choices)
-        try:
-            require_chunk(chunk)
-        except ChunkDecodeError as wrong:
-            self._fail(wrong)
-            return False
-        for choice in chunk.choices:
-            if choice.finish_reason:
-                self._unfinished -= not self._has_finished.get(choice.index, True)
-                self._has_finished[choice.index] = True
-            elif choice.index not in self._has_finished:
-                self._unfinished += 1
-                self._has_finished[choice.index] = False
-        self.proven = self._proven(self._choices)
-        self._noted += 1
+    def _note_error(self, chunk: ChatChunk, error: StreamError) -> ChatChunk | None:
+        self._fail(error)
+        self.generation_id = self.generation_id or chunk.id
         if chunk.usage is not None:
-            self._count(chunk)
-        return True
+            self._usage = chunk
+        if (rest := self._release()) is not None:
+            chunk = msgspec.structs.replace(chunk, choices=[*rest.choices, *chunk.choices])
+        return chunk if any(has_content(choice.delta) for choice in chunk.choices) else None
 
-    def _count(self, chunk: ChatChunk) -> None:
+    def _without_repetition(self, chunk: ChatChunk) -> ChatChunk:
+        """The chunk without a whole message, where deltas have said it before (MiniMax ends its streams so)."""
+        spoken = [choice for choice in chunk.choices if has_content(choice.delta)]
+        if not spoken:
+            return chunk
+        if b'"message"' not in chunk.raw or b'"delta"' in chunk.raw:
+            self._by_delta.update(choice.index for choice in spoken)
+            return chunk
+        before = self._by_delta | ({0} if self.seen > self._noted else set[int]())
+        choices = [
+            msgspec.structs.replace(choice, delta=Delta(role=choice.delta.role)) if choice.index in before else choice
+            for choice in chunk.choices
+        ]
+        return msgspec.structs.replace(chunk, choices=choices) if choices != chunk.choices else chunk
+
+    def _count(self, chunk: ChatChunk) -> ChatChunk:
+        """Take the usage of a chunk, and give it all that was said of the usage so far."""
+        usage = merged_usage(None if self._usage is None else self._usage.usage, chunk.usage)
+        if usage is not None and usage != chunk.usage:
+            chunk = with_usage(chunk, usage)
         self._usage = chunk
-        self.lingering = self.proven
+        if self._proof.proven(self._choices):
+            self._bill = chunk
+        return chunk
 
     def _discard(self) -> None:
         """What comes behind an error matters only for what it says of the cost."""
         failure = self._failure
-        if isinstance(failure, StreamError) and failure.usage is None:
-            for item in self._items:
-                try:
-                    chunk = _decode(item)
-                except _ODD:
-                    continue
-                if chunk.usage is not None:
-                    failure.usage, self._usage = chunk.usage, chunk
+        if not isinstance(failure, StreamError):
+            return
+        for item in self._items:
+            if isinstance(item, Comment):
+                continue
+            try:
+                chunk = decode_odd(item.data.encode() if isinstance(item, ServerSentEvent) else item)
+            except ChunkDecodeError:
+                continue
+            if chunk.usage is not None:
+                failure.usage, self._usage = merged_usage(failure.usage, chunk.usage), chunk
+
+    @property
+    def unfinished(self) -> bool:
+        return not self.ended and bool(self._lines.unfinished or self._halves or self._unframed)
+
+    def end(self, cut: RouterError | None) -> None:
+        """A last event without its blank line counts at a good end, if it is whole."""
+        if self.ended:
+            return
+        self._at_end = True
+        last = list[Item]()
+        if cut is None:
+            try:
+                last = self._lines.split(b"\n\n")
+            except EventTooLargeError:
+                return
+        self._items = iter([*last, _END])
+        self.resume()
 
     @property
     def draining(self) -> bool:
@@ -257,18 +425,39 @@ class ChunkReader(Reader):
     @property
     def billed(self) -> ChatChunk | None:
         """With the end of the answer, or behind it; some providers say with each chunk what was used so far."""
-        return self._usage if self._done or self.lingering or self._failure is not None else None
+        return self._usage if self._done or self._failure is not None else self._bill
 
-    def _proven(self, choices: int) -> bool:
-        finished = len(self._has_finished) - self._unfinished
-        has_plain = self.seen > self._noted
-        return finished >= choices and not self._unfinished and (not has_plain or self._has_finished.get(0, False))
+    @property
+    def _answered(self) -> bool:
+        """Whether there was any choice of any chunk."""
+        return bool(self._proof) or self.seen > self._noted
 
     def outcome(self, cut: RouterError | None) -> RouterError | None:
-        """Complete by [DONE] or by a finish reason of every choice; the end of a body alone proves nothing.
+        """Complete by [DONE] behind a chunk, or by a finish reason of every choice; the end of a body proves nothing.
 
         A body that ended well is complete with fewer choices than were asked for, one that was cut is not.
         """
-        if self._failure is not None or self._done or self._proven(1 if cut is None else self._choices):
+        if self._failure is not None:
             return self._failure
-        return cut or TruncatedStreamError()
+        if self._answered and (self._done or self._proof.proven(1 if cut is None else self._choices)):
+            return None
+        if (error := self._error_of_body() or cut) is not None:
+            return error
+        return TruncatedStreamError() if self._answered else TruncatedStreamError("the body ended without any chunk")
+
+    def _error_of_body(self) -> StreamError | None:
+        """The error that a body without an answer, or its rest, was."""
+        body = bytes(self._unframed) + self._lines.unfinished_line
+        error = unframed_error(body) if body else None
+        if self._answered:
+            return error if error is not None and error.code is not None else None
+        return error or (unframed_error(self._only_object) if self.passed_over == 1 else None)
+
+
+def _answer_in(body: bytes) -> ChatChunk | None:
+    """The chunk that JSON without framing is, if it has choices."""
+    try:
+        chunk = decode_odd(body)
+    except ChunkDecodeError:
+        return None
+    return chunk if chunk.choices else None

@@ -22,8 +22,8 @@ from rxrouter._wire.chunk import ChatChunk
 from rxrouter._wire.failure import body_error
 
 # How long the end of a body is waited for when all is there: after [DONE], so that the connection goes back to the
-# pool (openai-python waits 0.1 s, PEERS 1.5), after an error, so that its usage is not lost, and after finish reason
-# and usage where [DONE] does not come.
+# pool (openai-python waits 0.1 s), after an error, so that its usage is not lost, and for [DONE] after an unambiguous
+# end: a finish reason without content and without tool calls, behind no other finish, and usage.
 _DRAIN_SECONDS = 0.5
 # What is silent is listened to once more after this long, before it is given up.
 _SECOND_LOOK_SECONDS = 0.05
@@ -113,10 +113,12 @@ class Post(Request):
         return self._attempt.generation_id or self._reader.generation_id
 
     def _stopped(self) -> Exception | None:
+        self._feed_end(self._cut or ClientClosedError())
         return self._reader.outcome(self._cut or ClientClosedError())
 
     def _cut_off(self, why: RouterError) -> None:
         if self._task is None:
+            self._feed_end(why)
             self._finish(self._reader.outcome(why))
         else:  # it holds what has to be let go of
             self._cut = why
@@ -175,15 +177,22 @@ class Post(Request):
             at_end = not block
             self._feed(block)
             del block  # or it would be kept until the next one comes
-            while self._gate.closed and not self._finished:
-                self._attempt.paused = True
-                await self._gate.opened()
-                if self._disposed:
-                    return
-                self._resume()
+            await self._delivered()
+            if self._disposed:
+                return
             self._look()
             if at_end or cut is not None:
+                self._feed_end(cut)
+                await self._delivered()
                 self._finish(self._reader.outcome(cut))
+
+    async def _delivered(self) -> None:
+        """Wait until all that the reader has taken is delivered, or the subscriber has left."""
+        while self._gate.closed and not (self._finished or self._disposed):
+            self._attempt.paused = True
+            await self._gate.opened()
+            if not self._disposed:
+                self._resume()
 
     def _flow(self, content: aiohttp.StreamReader) -> bool:
         """Has the tap feed what comes, without a task, a turn of the loop a read, and not two; False if it can't."""
@@ -221,6 +230,17 @@ class Post(Request):
         if reader.seen != seen or not (reader.proven or reader.ended):  # comments say nothing of what is all there
             self._heard = self._loop.time()
 
+    def _feed_end(self, cut: RouterError | None) -> None:
+        """Has the reader deliver what the body has ended, or was cut, in the middle of."""
+        if self._finished or self._disposed or self._gate.closed or not isinstance(cut, TransportError | None):
+            return
+        try:
+            self._reader.end(cut)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as raised:  # noqa: BLE001 - CancelledError, too, is the observer's
+            self._fail(raised)
+
     def _look(self) -> None:
         """Sees to what has come of the last block: a gate that closed, the end, or less to wait for."""
         reader, tap = self._reader, self._tap
@@ -244,7 +264,7 @@ class Post(Request):
         """The rest is aiohttp's: nothing, as a rule."""
         tap.hold()  # what it has to tell is told by the content
         self._tap = None
-        if tap.content.at_eof():
+        if tap.content.at_eof() and not self._reader.unfinished:
             self._finish(self._reader.outcome(None))
         else:  # in a turn of its own: an eager task would enter our context a second time
             self._loop.call_soon(self._pull_on, tap.content)

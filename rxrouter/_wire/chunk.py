@@ -201,16 +201,10 @@ def is_unusual(chunk: ChatChunk) -> bool:
 _decode = msgspec.json.Decoder(ChatChunk).decode
 
 
-def require_chunk(chunk: ChatChunk) -> None:
-    """Refuses a JSON object that has nothing of a chunk, such as an event of another dialect.
-
-    Raises:
-        ChunkDecodeError: none of the fields that make a chunk is there.
-    """
-    if not chunk.choices and all(
-        x is None for x in (chunk.id, chunk.object, chunk.usage, chunk.debug, chunk.openrouter_metadata)
-    ):
-        raise ChunkDecodeError("expected `choices`", chunk.raw)
+def is_chunk(chunk: ChatChunk) -> bool:
+    """Whether a JSON object has anything of a chunk; an event of another dialect, or a gateway's own, has not."""
+    facts = (chunk.id, chunk.object, chunk.usage, chunk.debug, chunk.openrouter_metadata)
+    return bool(chunk.choices) or any(fact is not None for fact in facts)
 
 
 def reasoning_of(delta: Delta) -> str | None:

@@ -41,6 +41,7 @@ _STATUSES = range(100, 600)
 _EMPTY_DEPTH = 3
 _STATUS_IN_TITLE = re.compile(r"\b[45]\d\d\b")
 _MESSAGE_CHARS = 300  # of a body that is no JSON; error pages of proxies go on for kilobytes
+_PAGE = re.compile(rb"\s*<(?:!doctype|html|head|title|body|center|h1|\?xml)\b", re.IGNORECASE)
 _TITLE = re.compile("<title", re.IGNORECASE)
 _MARKUP_CHARS = 4096  # looked at for them: the expression below is quadratic on what is not quite markup
 _MARKUP = re.compile(r"<(style|script).*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)
@@ -96,7 +97,7 @@ def unframed_error(body: bytes) -> StreamError | None:
         error = as_object(value)
     if error is not None:
         return _stream_error(error)
-    if not body.lstrip().startswith(b"<"):
+    if _PAGE.match(body) is None:
         return None
     message = _plain_text(body)
     status = _STATUS_IN_TITLE.search(message)
@@ -118,8 +119,7 @@ def error_in(value: Any) -> dict[str, Any] | None:
     (Cloudflare), `base_resp` (MiniMax), on a choice, or it is the object itself (vLLM, Zhipu, DashScope).
     """
     if isinstance(value, list):
-        items = (item for item in as_list(value) if isinstance(item, dict))
-        return next((error for item in items if (error := error_in(item)) is not None), None)
+        return next((error for item in map(as_object, as_list(value)) if (error := error_in(item)) is not None), None)
     holder = as_object(value)
     choices = [as_object(choice) for choice in as_list(holder.get("choices"))]
     base = as_object(holder.get("base_resp"))

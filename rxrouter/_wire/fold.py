@@ -18,6 +18,7 @@ from rxrouter._wire.json import as_list, as_object
 from rxrouter._wire.message import FunctionCall, ToolCall
 from rxrouter._wire.restarted import Restarted
 from rxrouter._wire.tool_call_index import IndexedCall, ToolCallIndex
+from rxrouter._wire.usage import merged_usage
 
 T = TypeVar("T")
 
@@ -337,7 +338,7 @@ class _Answer:
             if told is not None and not getattr(head, name):
                 setattr(head, name, told)
         self.missing = tuple(name for name in self.missing if not getattr(head, name))
-        head.usage = chunk.usage or head.usage
+        head.usage = merged_usage(head.usage, chunk.usage)
         head.service_tier = chunk.service_tier or head.service_tier
         head.openrouter_metadata = chunk.openrouter_metadata or head.openrouter_metadata
         self.heads.add(head, number)

@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
-from rxrouter import ChatChunk, ChunkDecodeError, RouterError, StreamError, TruncatedStreamError
+from rxrouter import ChatChunk, Choice, ChunkDecodeError, RouterError, StreamError, TruncatedStreamError
 from rxrouter._gate import Gate
 from rxrouter._source.decode import ChunkReader
-from rxrouter._wire.chunk import decode_odd, has_content, require_chunk
+from rxrouter._wire.chunk import decode_odd, has_content, is_chunk
 from rxrouter._wire.chunked import PlainChunks
-from rxrouter._wire.failure import event_error, stream_error
+from rxrouter._wire.failure import body_error, says_something, stream_error
 from rxrouter._wire.json import without_nulls
 from rxrouter._wire.likeness import like
 from rxrouter._wire.sse import ServerSentEvent
@@ -142,36 +142,52 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 }
 
 
-def naive(items: Iterable[Any], choices: int) -> tuple[list[bytes], str]:
+def naive(items: Iterable[Any], choices: int) -> tuple[list[bytes], str]:  # noqa: C901, PLR0912 - a table, row by row
     """The ending table, event by event, with nothing fused: the chunks' bytes, and the name of the ending."""
     values: list[bytes] = []
-    seen, finished = set[int](), set[int]()
+    standings: dict[int, str] = {}
+    truncated = TruncatedStreamError.__name__
     for item in items:
         if not isinstance(item, ServerSentEvent):
             continue
         data = item.data.encode()
-        if data.strip() == b"[DONE]":
-            return values, "complete"
-        if not data or data.startswith(b":"):
+        said = data.strip()
+        if said.strip(b"\"'") == b"[DONE]":
+            return values, "complete" if standings else truncated
+        if item.event != "error" and (not said or said.startswith(b":")):
+            continue
+        if item.event not in ("message", "error"):
             continue
         try:
             value = decode_odd(data)
         except ChunkDecodeError as error:
-            return values, type(event_error(data) if item.event == "error" else error).__name__
-        if item.event == "error" and value.error is None:
-            return values, type(event_error(data)).__name__
+            if item.event == "error":
+                if not says_something(item.data):
+                    continue
+                return values, StreamError.__name__
+            if said in (b"null", b"[]", b"false"):
+                continue
+            return values, type(body_error(data) or error).__name__
+        if item.event == "error" and not says_something(value.error):
+            return values, StreamError.__name__
         if stream_error(value) is not None:
             if any(has_content(choice.delta) for choice in value.choices):
                 values.append(data)
             return values, StreamError.__name__
-        try:
-            require_chunk(value)
-        except ChunkDecodeError as error:
-            return values, type(error).__name__
+        if not is_chunk(value):
+            continue
         values.append(data)
-        seen |= {choice.index for choice in value.choices}
-        finished |= {choice.index for choice in value.choices if choice.finish_reason}
-    return values, "complete" if finished and seen <= finished else TruncatedStreamError.__name__
+        for choice in value.choices:
+            standings[choice.index] = _standing(standings.get(choice.index, ""), choice)
+    finished = standings and all(standing == "finished" for standing in standings.values())
+    return values, "complete" if finished else truncated
+
+
+def _standing(before: str, choice: Choice) -> str:
+    """What a choice is after one more piece: open, finished, or finished too early."""
+    if has_content(choice.delta) and before in ("finished", "reopened"):
+        return "reopened"
+    return "finished" if choice.finish_reason else before or "open"
 
 
 def run(blocks: Iterable[bytes], choices: int, holds: Sequence[int]) -> tuple[list[bytes], str]:

@@ -137,10 +137,13 @@ async def test_done_completes_without_a_finish_reason() -> None:
     assert whole.finish_reason is None
 
 
-async def test_done_alone_completes_with_nothing() -> None:
-    seen = await ask(Reply([COMMENT, DONE]))
+@pytest.mark.parametrize(
+    "body", [[DONE], [COMMENT, DONE], [event({"choices": []}), DONE], [b"event: ping\ndata: {}\n\n", DONE]]
+)
+async def test_done_is_no_finished_generation_without_any_chunk(body: list[bytes]) -> None:
+    seen = await ask(Reply(body))
 
-    assert seen.endings == [None]
+    error_of(seen, TruncatedStreamError)
     assert seen.values == []
 
 
@@ -292,11 +295,11 @@ async def test_an_answer_in_any_legal_framing_is_the_same_answer(head: bytes, ta
         [],
         [COMMENT],
         [*SPOKEN],
-        [*SPOKEN, b"data: [DONE]"],
-        [*SPOKEN, FINISH.rstrip(b"\n")],
+        [*SPOKEN, b"data: [DON"],
+        [*SPOKEN, FINISH.rstrip(b"\n")[:-1]],
         [*SPOKEN, chunk(usage=COST)],
     ],
-    ids=["empty", "comment", "content", "done-without-line-end", "finish-without-line-end", "usage-alone"],
+    ids=["empty", "comment", "content", "half-of-done", "half-of-finish", "usage-alone"],
 )
 async def test_a_body_that_ends_without_proof_is_truncated(body: list[bytes]) -> None:
     seen = await ask(Reply(body))
@@ -705,13 +708,8 @@ async def test_content_of_the_error_chunk_is_delivered_before_the_error() -> Non
         b'{"id": "gen-1", "choices": [',
         b"Internal Server Error",
         b"[1, 2]",
-        b"[]",
         b'"text"',
         b"7",
-        b"null",
-        b"{}",
-        b'{"hello": "world"}',
-        b'{"type": "response.created", "response": {}}',
         b'{"id": "gen-1", "choices": {"index": 0}}',
         b'{"id": "gen-1", "choices": [7]}',
         b'{"id": "gen-1", "choices": [{"delta": "text"}]}',

@@ -20,24 +20,9 @@ CASES: dict[str, Any] = json.loads((FOLDER / "cases.json").read_bytes()) if FOLD
 
 # Cases that do not end right yet. A name leaves this list when its case does, and the list leaves with its last name.
 NOT_YET = {
-    "cost-frame-before-done",
-    "done-quoted",
-    "done-unterminated",
-    "empty-choices-first",
-    "error-field",
-    "finish-and-usage-on-every-chunk",
-    "google-error-list",
     "large-header",
-    "message-not-delta",
-    "null-string-finish-cut",
-    "ping-event",
-    "raw-json-error",
     "reset-in-seconds",
-    "server-side-tool-round",
     "sse-as-text-plain",
-    "usage-in-choice",
-    "usage-then-zeros",
-    "warning-object",
 }
 
 Part = bytes | float
