@@ -10,6 +10,7 @@ from typing import Generic, Self, TypeVar
 from reactivex import abc
 from reactivex.internal import SequenceContainsNoElementsError
 
+from rxrouter._chain import ending
 from rxrouter._gate import scope
 from rxrouter._queue import Overflow, Queue
 
@@ -61,7 +62,7 @@ class Iteration(Generic[T]):
     async def __anext__(self) -> T:
         queue = self._queue
         if self._subscription is None and not self._closed:
-            with scope(queue.gates):
+            with scope(queue.gates), ending(queue):
                 self._subscription = self._source.subscribe(queue.on_next, queue.on_error, queue.on_completed)
             queue.source.disposable = self._subscription
         while True:

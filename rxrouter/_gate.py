@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar, Token
-
-RAISED = (Exception, asyncio.CancelledError)
-"""What a callback may raise that is its own: the result of a future that was cancelled raises no Exception."""
+from contextvars import ContextVar
 
 _gate: ContextVar[Barrier | None] = ContextVar("rxrouter_gate", default=None)
 _scope: ContextVar[set[Barrier] | None] = ContextVar("rxrouter_scope", default=None)
@@ -135,14 +132,12 @@ class ReaderGate(Barrier):
         self._on_open()
 
 
-def hide_gate() -> Token[Barrier | None]:
-    """Has consumers find no gate but those of their own scope: many readers are served, and one must not stop all."""
-    return _gate.set(None)
+def leave_gate() -> None:
+    """Have consumers in the running context find no gate but those of their own scope.
 
-
-def show_gate(token: Token[Barrier | None]) -> None:
-    """Undoes `hide_gate`."""
-    _gate.reset(token)
+    Where many readers share a source, one of them must not pause all.
+    """
+    _gate.set(None)
 
 
 def current_gates(scope: set[Barrier]) -> list[Barrier]:
@@ -177,8 +172,19 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def as_exception(raised: BaseException) -> Exception:
-    """What was raised, as something that can be told."""
-    if isinstance(raised, Exception) and not isinstance(raised, StopIteration):  # which no future takes
+    """Return an exception that a callback raised as one that an `on_error` takes.
+
+    Test frameworks and other concurrency libraries raise classes of their own that derive from BaseException, such as
+    `pytest.fail`. They end the chain that raised, and no other; only a request to exit goes on to the loop.
+
+    Raises:
+        SystemExit: It was raised.
+        KeyboardInterrupt: It was raised.
+    """
+    if isinstance(raised, SystemExit | KeyboardInterrupt):
+        raise raised
+    # No future takes a StopIteration.
+    if isinstance(raised, Exception) and not isinstance(raised, StopIteration):
         return raised
     error = RuntimeError(f"a callback of a stream raised {type(raised).__name__}")
     error.__cause__ = raised

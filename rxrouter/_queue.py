@@ -8,8 +8,10 @@ import threading
 from collections import deque
 from typing import Generic, TypeVar, cast
 
+from reactivex import abc
 from reactivex.disposable import SingleAssignmentDisposable
 
+from rxrouter._chain import Proof, close_chain
 from rxrouter._errors import SlowReaderError
 from rxrouter._gate import Barrier, call_on, current_gates
 from rxrouter._wire.chunk import ChatChunk, merge, merge_key
@@ -42,6 +44,8 @@ class Queue(Generic[T]):
         self.items: deque[T | _Group] = deque()
         self.ended = False
         self.error: Exception | None = None
+        self.proof = Proof.CUT
+        """The judgement of the end, of a reader of a shared stream."""
         self.dropped = 0
         self._high = high
         self._low = low
@@ -53,6 +57,7 @@ class Queue(Generic[T]):
         # run inside, and close the queue of an Iteration that was left.
         self._lock = threading.RLock()
         self.source = SingleAssignmentDisposable()
+        self.sources: set[abc.DisposableBase] = set()
         self._reader: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
         self._asleep = False
 
@@ -75,6 +80,11 @@ class Queue(Generic[T]):
         self.ended = True
         if self._asleep:
             self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """End with an error that an operator of the chain raised, and that no observer received."""
+        close_chain(self.source, self.sources)
+        self.on_error(error)
 
     def take(self) -> T:
         with self._lock:

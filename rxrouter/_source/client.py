@@ -15,6 +15,7 @@ import msgspec
 from reactivex import Observable, abc
 
 from rxrouter._attempt import Attempt
+from rxrouter._chain import SourceProof
 from rxrouter._continuation import continued
 from rxrouter._errors import ClientClosedError
 from rxrouter._gate import Gate
@@ -261,6 +262,8 @@ class OpenRouter:
                 reader=reader,
                 settle=self._receipts.ended,
                 attempt=Attempt(request, continues=again is not None),
+                # Other endpoints have endings of their own, which only the caller can judge.
+                proof=None if request is None else SourceProof(),
                 observer=observer,
             )
 

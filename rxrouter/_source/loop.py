@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 from reactivex import abc, typing
 from reactivex.scheduler.periodicscheduler import PeriodicScheduler
 
-from rxrouter._gate import call_on, inherit, is_inherited, running_loop
+from rxrouter._chain import chain_end
+from rxrouter._gate import as_exception, call_on, inherit, is_inherited, running_loop
 from rxrouter._source.own_thread import run_loop
 from rxrouter._source.resources import Readers, Resources, Stream, finish
 
@@ -383,8 +384,16 @@ class _Timer(abc.DisposableBase):
             self._handle = self._loop.call_later(self._seconds, self._fire)
 
     def _fire(self) -> None:
-        if not self._disposed:  # by another thread, in this very turn
+        if self._disposed:  # by another thread, in this very turn
+            return
+        try:
             self._result = self._action()
+        except BaseException as raised:
+            error, end = as_exception(raised), chain_end()
+            if end is None:
+                raise
+            # No source sees what an operator raises in a timer.
+            end.fail(error)
 
     def _cancel(self) -> None:
         if self._handle is not None:

@@ -11,9 +11,10 @@ from typing import Any, TypeVar, overload
 from reactivex import ConnectableObservable, Observable, abc
 from reactivex.internal import default_error, noop
 
+from rxrouter._chain import ChainEnd, chain_end, close_chain, ending, lost_an_ending
 from rxrouter._consume import Iteration, Subscription, for_each, iterate, last_value
 from rxrouter._errors import ClientClosedError
-from rxrouter._gate import RAISED, as_exception, running_loop
+from rxrouter._gate import as_exception, running_loop
 from rxrouter._queue import Overflow
 from rxrouter._source.loop import Home
 
@@ -95,7 +96,8 @@ class LoopObservable(Observable[T_co]):
             tell = guard.on_reader if isinstance(self._source, Direct) else guard.on_next
             _thread.subscribing = True
             try:
-                disposable = self._source.subscribe(tell, guard.on_error, guard.on_completed, scheduler=scheduler)
+                with ending(guard):
+                    disposable = self._source.subscribe(tell, guard.on_error, guard.on_completed, scheduler=scheduler)
             finally:
                 _thread.subscribing = False
             guard.guard(disposable)
@@ -289,13 +291,26 @@ class _LoopConnectable(LoopObservable[T_co]):
 
 
 class _Guard(abc.DisposableBase):
-    """A reader's subscription; a callback that raises ends its own chain, by its own `on_error`, whatever is between.
+    """The subscription of one subscriber, which receives exactly one ending, whatever raises in its chain.
 
-    Without it the exception would go to whoever delivered the value: a timer, which tells nobody; another reader's
-    `share`; a `retry`, which would pay for the reader's mistake again.
+    A callback of the subscriber that raises ends this chain by its own `on_error`. Without the guard the exception
+    would go to the code that delivered the value: a timer, another subscriber's `share`, or a `retry`, which would pay
+    for the mistake again. Where an operator raises while it passes an ending on, no observer below it can receive
+    anything any more; the source, the timer, or the shared stream then calls `fail`.
     """
 
-    __slots__ = ("__weakref__", "_chain", "_disposed", "_home", "_on_completed", "_on_error", "_over", "on_reader")
+    __slots__ = (
+        "__weakref__",
+        "_chain",
+        "_disposed",
+        "_home",
+        "_on_completed",
+        "_on_error",
+        "_outer",
+        "_over",
+        "on_reader",
+        "sources",
+    )
 
     def __init__(
         self,
@@ -307,37 +322,39 @@ class _Guard(abc.DisposableBase):
         observer: Any = on_next
         if hasattr(observer, "on_next"):
             on_next, on_error, on_completed = observer.on_next, observer.on_error, observer.on_completed
+        self.sources: set[abc.DisposableBase] = set()
         self._home = home
         self.on_reader: Any = on_next or _ignore
         self._on_error = on_error
         self._on_completed = on_completed
+        self._outer: ChainEnd | None = chain_end()
         self._over = False
         self._disposed = False
         self._chain: abc.DisposableBase | None = None
 
     def guard(self, chain: abc.DisposableBase) -> None:
-        """Disposes of the chain at every end, which lets go of this object, too."""
+        """Dispose of the chain at every end, which releases this object, too."""
         self._chain = chain
-        if self._disposed:  # before there was a chain
+        # It may have ended before there was a chain.
+        if self._disposed:
             self.dispose()
 
     def dispose(self) -> None:
-        """Cancels; from any thread."""
+        """Cancel; from any thread."""
         self._disposed = True
         chain, self._chain = self._chain, None
-        if chain is not None:
-            chain.dispose()
+        if chain is not None and (raised := close_chain(chain, self.sources)) is not None:
+            self._home.report(as_exception(raised), "a chain raised while it was disposed")
 
     def on_next(self, value: Any) -> None:
         try:
             self.on_reader(value)
-        except RAISED as raised:  # the reader's, and told to the reader
+        except BaseException as raised:  # noqa: BLE001 - a callback may raise anything
             error = as_exception(raised)
             self.on_reader = _ignore
-            if self._disposed and not self._over:
-                self._over = True
-                self._home.report(error, "a reader raised after it had left")
-            self.on_error(error)
+            self.fail(error)
+            if lost_an_ending(raised) and self._is_part:
+                self._fail_outside(error, "a callback of a stream raised")
 
     def on_error(self, error: Exception) -> None:
         if not self._end():
@@ -347,19 +364,43 @@ class _Guard(abc.DisposableBase):
             return
         try:
             self._on_error(error)
-        except RAISED as raised:  # there is nobody left to tell but the loop
-            self._home.report(as_exception(raised), "on_error of a stream raised")
+        except BaseException as raised:  # noqa: BLE001 - a callback may raise anything
+            self._fail_outside(as_exception(raised), "on_error of a stream raised")
 
     def on_completed(self) -> None:
         if not self._end() or self._on_completed is None:
             return
         try:
             self._on_completed()
-        except RAISED as raised:  # likewise; a sibling's ending must not be lost by it
-            self._home.report(as_exception(raised), "on_completed of a stream raised")
+        except BaseException as raised:  # noqa: BLE001 - a callback may raise anything
+            self._fail_outside(as_exception(raised), "on_completed of a stream raised")
+
+    def fail(self, error: Exception) -> None:
+        """End the chain with `error`, or report it to the loop if the chain has ended."""
+        if self._over or self._disposed:
+            self._over = True
+            self._fail_outside(error, "a callback of a stream raised after its end")
+        else:
+            self.on_error(error)
+
+    def _fail_outside(self, error: Exception, what: str) -> None:
+        """Pass on an error of a chain that has ended: to the chain that it is a part of, or to the loop."""
+        if self._outer is not None and self._is_part:
+            self._outer.fail(error)
+        else:
+            self._home.report(error, what)
+
+    @property
+    def _is_part(self) -> bool:
+        """Whether an operator of a chain has subscribed, such as `flat_map`, and not a callback of the chain's reader.
+
+        Both run in the context of that chain, but only the operator's failure is the chain's.
+        """
+        modules = (getattr(callback, "__module__", None) or "" for callback in (self._on_error, self._on_completed))
+        return any(module.startswith(("reactivex.", "rxrouter.operators.")) for module in modules)
 
     def _end(self) -> bool:
-        """Whether this is the end: there is one, and none after `dispose`."""
+        """Return whether this is the end: there is one, and none after `dispose`."""
         if self._over or self._disposed:
             return False
         self._over = True

@@ -12,6 +12,7 @@ from aiohttp.abc import AbstractStreamWriter
 from reactivex import abc
 
 from rxrouter._attempt import Attempt
+from rxrouter._chain import SourceProof
 from rxrouter._errors import ClientClosedError, ContentTypeError, RouterError, SilenceTimeoutError, TransportError
 from rxrouter._gate import Gate
 from rxrouter._source.decode import Reader
@@ -76,11 +77,13 @@ class Post(Request):
         reader: Callable[[Gate, Callable[[Any], None]], Reader],
         settle: Settle,
         attempt: Attempt,
+        proof: SourceProof | None,
         observer: abc.ObserverBase[Any],
     ) -> None:
         super().__init__(home, session, outgoing, timeouts, observer)
         self._reader = reader(self._gate, observer.on_next)
         self._attempt = attempt
+        self._proof = proof
         self._now = now = home.scheduler.seconds  # the time as operators tell it
         self._reader.on_comment = lambda: attempt.comment(now())  # holds no Post: a client that is dropped ends at once
         self._settle = settle
@@ -136,6 +139,11 @@ class Post(Request):
         if self._finished:
             return
         self._home.streams.discard(self)
+        if self._proof is not None:
+            if error is None and not self._disposed:
+                self._proof.finish()
+            else:
+                self._proof.close()
         try:
             super()._finish(error)
         finally:
@@ -223,8 +231,6 @@ class Post(Request):
                 reader.resume()
             else:
                 reader.feed(block)
-        except (SystemExit, KeyboardInterrupt):
-            raise
         except BaseException as raised:  # noqa: BLE001 - CancelledError, too, is the observer's
             self._fail(raised)
         if reader.seen != seen or not (reader.proven or reader.ended):  # comments say nothing of what is all there

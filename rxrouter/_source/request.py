@@ -12,8 +12,9 @@ import aiohttp
 from msgspec import Struct
 from reactivex import abc
 
+from rxrouter._chain import chain_end, lost_an_ending
 from rxrouter._errors import ClientClosedError, ConnectTimeoutError, RouterError, SilenceTimeoutError, TransportError
-from rxrouter._gate import RAISED, Gate, as_exception, call_on
+from rxrouter._gate import Gate, as_exception, call_on
 from rxrouter._source.loop import Home
 from rxrouter._wire.failure import status_error
 
@@ -80,6 +81,9 @@ class Request(abc.DisposableBase):
         self._finished = False  # so is the socket, and nothing more is done
         self._how = "cancelled"  # it ended: this, "completed", or the name of the error's class
         self._began = 0.0
+        self._chain_end = chain_end()
+        if self._chain_end is not None:
+            self._chain_end.sources.add(self)
 
     def dispose(self) -> None:
         """Closes the request; from any thread, any number of times; before it has begun, nothing is ever sent."""
@@ -154,7 +158,9 @@ class Request(abc.DisposableBase):
                 self._finish(self._stopped())
             else:
                 self._fail(cancelled)
-        except Exception as raised:  # noqa: BLE001 - ours, or the observer's
+        except GeneratorExit:
+            raise
+        except BaseException as raised:  # noqa: BLE001 - ours, or the observer's
             self._fail(raised)
         finally:
             if self._disposed:  # by another thread, whose cancelling may come too late for this task
@@ -163,15 +169,20 @@ class Request(abc.DisposableBase):
     def _fail(self, raised: BaseException) -> None:
         """Ends with what was raised, by us or by the observer."""
         error = as_exception(raised)
-        if self._disposed:
+        lost = lost_an_ending(raised)
+        if self._disposed and not lost:
             self._home.report(error, "a reader raised after it had left")
         self._finish(error)
+        if lost:
+            self._fail_chain(error)
 
     def _finish(self, error: Exception | None) -> None:
         """Lets go of the socket, then tells what it ended with, None if it is complete; once."""
         if self._finished:
             return
         self._finished = True
+        if self._chain_end is not None:
+            self._chain_end.sources.discard(self)
         self._gate.leave()
         self._release()
         if not self._disposed:
@@ -188,9 +199,15 @@ class Request(abc.DisposableBase):
                 if isinstance(error, RouterError):
                     self._tell(error)
                 self._observer.on_error(error)
-        except RAISED as raised:  # there is nobody left to tell but the loop
-            what = "unhandled error of a stream" if raised is error else "a terminal callback of a stream raised"
-            self._home.report(as_exception(raised), f"{what}; subscribe with on_error")
+        except BaseException as raised:  # noqa: BLE001 - a callback may raise anything
+            self._fail_chain(as_exception(raised))
+
+    def _fail_chain(self, error: Exception) -> None:
+        """End the subscription from outside, after an operator has raised while it passed an ending on."""
+        if self._chain_end is not None:
+            self._chain_end.fail(error)
+        else:
+            self._home.report(error, "a terminal callback of a stream raised")
 
     async def _open(
         self, method: str, *, sock_read: float | None = None, **more: Any

@@ -35,8 +35,8 @@ class Asked:
 
     def calls(self) -> list[ToolCall]:
         """All calls, as far as they were received."""
-        whole = self.fold.completion()
-        return [call for part in whole.choices if part.index == self._choice for call in part.tool_calls]
+        received = self.fold.completion("streaming")
+        return [call for part in received.choices if part.index == self._choice for call in part.partial_tool_calls]
 
     def doubt(self) -> str | None:
         """Why the model may not have said all; None if it has."""

@@ -9,32 +9,57 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from rxrouter._errors import TransportError, TruncatedStreamError
+from rxrouter._errors import (
+    BudgetExceededError,
+    ClientClosedError,
+    GenerationStopped,
+    GuardError,
+    TransportError,
+    TruncatedStreamError,
+)
 from rxrouter._wire.chunk import Usage
 from rxrouter._wire.message import AssistantMessage, ToolCall
 
 _object = msgspec.json.Decoder(dict[str, object]).decode
 
-State = Literal["streaming", "complete", "truncated", "failed"]
-"""How far an answer is: still growing, proven finished, cut by the connection, or ended by any other error."""
+State = Literal["streaming", "complete", "incomplete", "stopped", "truncated", "failed"]
+"""How far an answer is.
+
+- `streaming`: it still grows.
+- `complete`: it is proven finished.
+- `incomplete`: it is proven finished, and the model's side had stopped it: by a length limit, or by a filter.
+- `stopped`: this side has stopped it: an operator such as `take_while`, `Hub.stop`, a budget, a guard, or closing.
+- `truncated`: the connection has cut it, or it ended without proof.
+- `failed`: it has ended by any other error.
+"""
+
+_STOPPED = (BudgetExceededError, ClientClosedError, GenerationStopped, GuardError)
 
 ReasoningName = Literal["reasoning", "reasoning_content"]
 """The member of a message under which a server sends the reasoning, and expects it back."""
 
 
 def state_after(error: Exception) -> State:
-    """What an answer is when its stream has ended with this error."""
+    """Return the state of an answer whose stream has ended with this error."""
+    if isinstance(error, _STOPPED):
+        return "stopped"
     return "truncated" if isinstance(error, TransportError | TruncatedStreamError) else "failed"
 
 
 class CompletionChoice(Struct):
-    """One of the `n` answers."""
+    """One of the `n` answers.
+
+    Attributes:
+        tool_calls: The calls that may be run: all calls of a complete answer that are proven whole, or no call.
+        partial_tool_calls: All other calls, as far as they were received; they are not part of `message`.
+    """
 
     index: int = 0
     text: str = ""
     reasoning: str = ""
     refusal: str = ""
     tool_calls: list[ToolCall] = []
+    partial_tool_calls: list[ToolCall] = []
     reasoning_details: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     images: list[dict[str, Any]] = []
@@ -96,8 +121,13 @@ class ChatCompletion:
 
     @property
     def tool_calls(self) -> list[ToolCall]:
-        """The tool calls as received; whether they are whole is what `finish_reason` and their JSON say together."""
+        """The tool calls that may be run; empty unless the state is `complete` and every call is proven whole."""
         return self._first.tool_calls
+
+    @property
+    def partial_tool_calls(self) -> list[ToolCall]:
+        """The tool calls that must not be run, as far as they were received."""
+        return self._first.partial_tool_calls
 
     @property
     def finish_reason(self) -> str | None:

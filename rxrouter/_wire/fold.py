@@ -13,7 +13,8 @@ from copy import copy
 from typing import Any, Generic, TypeVar
 
 from rxrouter._wire.chunk import ChatChunk, Choice, Delta, FunctionDelta, ToolCallDelta, reasoning_of
-from rxrouter._wire.completion import ChatCompletion, CompletionChoice, ReasoningName, State
+from rxrouter._wire.completion import ChatCompletion, CompletionChoice, ReasoningName, State, is_whole
+from rxrouter._wire.finish_reasons import cutting_reason, is_completing
 from rxrouter._wire.json import as_list, as_object
 from rxrouter._wire.message import FunctionCall, ToolCall
 from rxrouter._wire.restarted import Restarted
@@ -277,13 +278,25 @@ class _ChoiceFold:
             text=self.text.read(upto),
             reasoning=self.reasoning.read(upto),
             reasoning_name=self.reasoning_name,
-            tool_calls=[call.read(upto) for call in self.calls.all(upto)],
+            partial_tool_calls=[call.read(upto) for call in self.calls.all(upto)],
             finish_reason=self.finish_reason.last(upto),
             native_finish_reason=self.native_finish_reason.last(upto),
         )
         if self.rare is not None:
             self.rare.read(choice, upto)
         return choice
+
+    def reasons(self, upto: int) -> list[str]:
+        """Return all finish reasons so far, native ones too: some servers send several, and they differ."""
+        return self.finish_reason.all(upto) + self.native_finish_reason.all(upto)
+
+    @property
+    def finished(self) -> bool:
+        """Whether a finish reason has come, and no content behind it."""
+        finishes = self.finish_reason.chunks
+        content = (self.text, self.reasoning, *(call.arguments for call in self.calls.values))
+        last = max((log.chunks[-1] for log in content if log.chunks), default=0)
+        return bool(finishes) and finishes[-1] >= last
 
     def delta(self, choice: CompletionChoice) -> Choice:
         """What this choice has become, said at once."""
@@ -296,7 +309,7 @@ class _ChoiceFold:
                 _dict(call.extra),
                 self.call_index.ambiguous,
             )
-            for indexed, call in zip(self.call_index.calls, choice.tool_calls, strict=True)
+            for indexed, call in zip(self.call_index.calls, choice.partial_tool_calls, strict=True)
         ]
         named = choice.reasoning_name == "reasoning_content"
         return Choice(
@@ -323,6 +336,15 @@ def _dict(extra: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return None if extra is None else dict(extra)
 
 
+def _release_calls(choice: CompletionChoice, fold: _ChoiceFold, upto: int) -> None:
+    """Move the calls of a complete answer to those that may be run: all of them, if each is proven whole."""
+    calls = choice.partial_tool_calls
+    if not calls or fold.call_index.ambiguous or not any(map(is_completing, fold.finish_reason.all(upto))):
+        return
+    if all(map(is_whole, calls)):
+        choice.tool_calls, choice.partial_tool_calls = calls, []
+
+
 class _Answer:
     """All that was told of one attempt's answer."""
 
@@ -345,12 +367,19 @@ class _Answer:
 
     def read(self, upto: int, state: State) -> ChatCompletion:
         head = self.heads.last(upto) or ChatCompletion()
+        folds = [fold for _, fold in sorted(self.choices.items()) if fold.begun <= upto]
+        if state == "complete" and any(cutting_reason(fold.reasons(upto)) for fold in folds):
+            state = "incomplete"
+        choices = [fold.read(upto) for fold in folds]
+        if state == "complete":
+            for fold, choice in zip(folds, choices, strict=True):
+                _release_calls(choice, fold, upto)
         return ChatCompletion(
             id=head.id,
             model=head.model,
             provider=head.provider,
             created=head.created,
-            choices=[fold.read(upto) for _, fold in sorted(self.choices.items()) if fold.begun <= upto],
+            choices=choices,
             usage=head.usage,
             service_tier=head.service_tier,
             system_fingerprint=head.system_fingerprint,
@@ -455,8 +484,18 @@ class CompletionFold:
                 fold = choices[choice.index] = _ChoiceFold(choice.index, number)
             fold.add(choice, number)
 
+    @property
+    def finished(self) -> bool:
+        """Whether every choice has ended by a finish reason of its own, with no content behind it."""
+        choices = self._answer.choices
+        return bool(choices) and all(fold.finished for fold in choices.values())
+
     def completion(self, state: State = "complete") -> ChatCompletion:
-        """The answer so far."""
+        """Return the answer so far.
+
+        Args:
+            state: How the stream has ended. A `complete` one becomes `incomplete` if the model's side had stopped it.
+        """
         return self._answer.read(self._chunk, state)
 
     def is_ambiguous(self, choice: int) -> bool:

@@ -182,7 +182,7 @@ def _unfit(partial: ChatCompletion) -> str | None:
     obstacles = {
         "it is several answers": len(partial.choices) > 1,
         "it had come to its end": answer.finish_reason is not None,
-        "a tool call had begun": answer.tool_calls,
+        "a tool call had begun": answer.tool_calls or answer.partial_tool_calls,
         "its reasoning is encrypted": encrypted,
         "it is a refusal": answer.refusal,
         "it has images or audio": answer.images or answer.audio,

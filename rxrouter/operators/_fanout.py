@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence, Sized
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from reactivex import abc
 from reactivex.scheduler import TimeoutScheduler
 
-from rxrouter._gate import RAISED, Barrier, ReaderGate, as_exception, hide_gate, show_gate
+from rxrouter._chain import Proof, SourceProof, chain_end, lost_an_ending
+from rxrouter._gate import Barrier, ReaderGate, as_exception, leave_gate
 from rxrouter._queue import Overflow, Queue
 from rxrouter._source.loop import LoopScheduler
 from rxrouter._source.observable import delivering
@@ -28,6 +30,7 @@ class Unread(Protocol[T]):
 
     ended: bool
     error: Exception | None
+    proof: Proof
 
     @property
     def items(self) -> Sized: ...
@@ -56,6 +59,8 @@ class Fanout(abc.ObserverBase[T], Generic[T]):
     ) -> None:
         self.gates: set[Barrier] = set()  # of the sources above, for PAUSE
         self.over = False
+        self.proof = Proof.COMPLETE
+        """The judgement of a good end, which each reader's own ledger then has."""
         self._error: Exception | None = None
         self._high = high
         self._overflow = overflow
@@ -77,7 +82,6 @@ class Fanout(abc.ObserverBase[T], Generic[T]):
 
     def _deliver(self) -> None:
         late = self._late
-        hidden = hide_gate()
         self._delivering = True
         try:
             while late:
@@ -92,13 +96,12 @@ class Fanout(abc.ObserverBase[T], Generic[T]):
                     if reader.waiting is None and not reader.gate.closed:
                         try:
                             reader.on_next(value)
-                        except RAISED as raised:  # this reader's, and told to it alone
-                            reader.fail(as_exception(raised))
+                        except BaseException as raised:  # noqa: BLE001 - this reader's, and told to it alone
+                            reader.fail(raised)
                     else:
                         reader.wait(value)
         finally:
             self._delivering = False
-            show_gate(hidden)
         if self._ending:
             self._end()
 
@@ -123,7 +126,7 @@ class Fanout(abc.ObserverBase[T], Generic[T]):
         self.over = True
         readers, self._readers, self._audience = self._readers, {}, ()
         for reader in readers:
-            reader.end(self._error)
+            reader.end(self._error, self.proof)
 
     def join(self, reader: FanoutReader[T], unread: Unread[T] | None = None) -> None:
         """A new reader gets what was before it, then all that comes, then the end."""
@@ -132,7 +135,7 @@ class Fanout(abc.ObserverBase[T], Generic[T]):
             self._audience = None
         reader.begin(self, unread)
         if self.over:
-            reader.end(self._error)
+            reader.end(self._error, self.proof)
 
     def leave(self, reader: FanoutReader[T]) -> None:
         """This reader gets nothing more."""
@@ -152,7 +155,10 @@ class Fanout(abc.ObserverBase[T], Generic[T]):
 
 
 class FanoutReader(abc.DisposableBase, Generic[T]):
-    """One reader of several.
+    """One reader of several; its callbacks run in the context in which it subscribed.
+
+    So each reader has its own request ids, tenants and spans, and consumers below it find its gate, not the gate of the
+    source, which serves all.
 
     Args:
         observer: Whom to tell.
@@ -161,11 +167,14 @@ class FanoutReader(abc.DisposableBase, Generic[T]):
 
     __slots__ = (
         "_at_a_turn",
+        "_chain_end",
+        "_context",
         "_fanout",
         "_left",
         "_observer",
         "_reading",
         "_scheduler",
+        "_source_proof",
         "call",
         "gate",
         "on_next",
@@ -173,7 +182,12 @@ class FanoutReader(abc.DisposableBase, Generic[T]):
     )
 
     def __init__(self, observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None) -> None:
-        self.on_next: abc.OnNext[T] = observer.on_next
+        self._context = context = copy_context()
+        context.run(leave_gate)
+        run: Callable[..., None] = context.run
+        self.on_next: abc.OnNext[T] = partial(run, observer.on_next)
+        self._chain_end = chain_end()
+        self._source_proof = SourceProof()
         self.call, self._at_a_turn = _now, sys.maxsize  # there are no turns but those of a loop
         if isinstance(scheduler, LoopScheduler):
             self.call, self._at_a_turn = scheduler.call, _AT_A_TURN
@@ -203,24 +217,55 @@ class FanoutReader(abc.DisposableBase, Generic[T]):
         if self.waiting.ended:  # overflown
             self._fanout.leave(self)
 
-    def end(self, error: Exception | None) -> None:
+    def end(self, error: Exception | None, proof: Proof) -> None:
+        """End behind the values that wait.
+
+        Args:
+            error: The error, or None for a good end.
+            proof: The judgement of a good end.
+        """
         if self.waiting is not None:
+            self.waiting.proof = proof
             self.waiting.on_completed() if error is None else self.waiting.on_error(error)
         elif not self._left:
             self._left = True
-            self._tell(error)
+            self._tell(error, proof)
 
-    def fail(self, error: Exception) -> None:
-        """The reader raised."""
-        if not self._left:
-            self.dispose()
-            self._tell(error)
+    def fail(self, raised: BaseException) -> None:
+        """End this reader alone, by an exception that one of its callbacks raised, or by an error of its own."""
+        error = as_exception(raised)
+        if self._left:
+            return
+        self.dispose()
+        self._tell(error)
+        if lost_an_ending(raised):
+            self._fail_chain(error)
 
-    def _tell(self, error: Exception | None) -> None:
+    def _tell(self, error: Exception | None, proof: Proof = Proof.CUT) -> None:
+        self._note(error, proof)
+        observer = self._observer
         try:
-            self._observer.on_completed() if error is None else self._observer.on_error(error)
-        except RAISED as raised:  # or the readers behind this one would never hear of the end
-            self._scheduler.schedule(partial(_raise, as_exception(raised)))
+            if error is None:
+                self._context.run(observer.on_completed)
+            else:
+                self._context.run(observer.on_error, error)
+        except BaseException as raised:  # noqa: BLE001 - or the readers behind this one would have no ending
+            self._fail_chain(as_exception(raised))
+
+    def _note(self, error: Exception | None, proof: Proof) -> None:
+        if error is not None or proof is Proof.CUT:
+            self._source_proof.close()
+        elif proof is Proof.COMPLETE:
+            self._source_proof.finish()
+        else:
+            self._source_proof.withdraw()
+
+    def _fail_chain(self, error: Exception) -> None:
+        """End the reader's chain from outside, after an operator has raised while it passed an ending on."""
+        if self._chain_end is not None:
+            self._chain_end.fail(error)
+        else:
+            raise_soon(error, self._scheduler)
 
     def dispose(self) -> None:
         """Leaves; from any thread."""
@@ -231,6 +276,7 @@ class FanoutReader(abc.DisposableBase, Generic[T]):
             self.call(self._leave)
 
     def _leave(self) -> None:
+        self._source_proof.close()
         if self.waiting is not None:
             self.waiting.close()
         if self._fanout is not None:
@@ -242,18 +288,16 @@ class FanoutReader(abc.DisposableBase, Generic[T]):
         if queue is None or self._reading:
             return
         self._reading = True
-        hidden = hide_gate()
         try:
             with delivering():
                 for _ in range(self._at_a_turn):
                     if not queue.items or self.gate.closed:
                         break
                     self.on_next(queue.take())
-        except RAISED as raised:  # as in Fanout
-            self.fail(as_exception(raised))
+        except BaseException as raised:  # noqa: BLE001 - as in Fanout
+            self.fail(raised)
         finally:
             self._reading = False
-            show_gate(hidden)
         if self.gate.closed:
             return
         if queue.items:
@@ -261,7 +305,7 @@ class FanoutReader(abc.DisposableBase, Generic[T]):
         else:
             self.waiting = None
             if queue.ended:
-                self.end(queue.error)
+                self.end(queue.error, queue.proof)
 
     def _go_on(self, *_: object) -> None:
         self._catch_up()
@@ -273,6 +317,12 @@ def _ignore(_: object) -> None:
 
 def _now(action: Callable[[], None]) -> None:
     action()
+
+
+def raise_soon(error: Exception, scheduler: abc.SchedulerBase | None) -> None:
+    """Raise an error where no chain is left that could receive it: in a turn of the loop, which reports it."""
+    scheduler = scheduler or TimeoutScheduler.singleton()
+    Context().run(lambda: scheduler.schedule(partial(_raise, error)))
 
 
 def _raise(error: Exception, *_: object) -> None:

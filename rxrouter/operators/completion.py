@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from reactivex import Observable, abc
 
-from rxrouter._errors import RouterError
 from rxrouter._wire.chunk import ChatChunk
-from rxrouter._wire.completion import ChatCompletion, state_after
+from rxrouter._wire.completion import ChatCompletion
 from rxrouter._wire.fold import CompletionFold
+from rxrouter.operators._answer import AnswerSubscription
 from rxrouter.operators._types import Operator
 
 
@@ -18,11 +18,13 @@ def completion() -> Operator[ChatChunk, ChatCompletion]:
         source         -a-b-f-|
         completion()   -------(C|)
 
-    Emits: one completion when the source completes; nothing before.
-    Errors: the source's, with the completion so far as `partial` on a `RouterError`: its state is "truncated" where the
-        connection cut it, else "failed".
+    Emits: one completion when the source completes; nothing before. Its `state` is `complete` only if the answer is
+        proven: an operator above that ends the stream early, such as `take_while`, makes it `stopped`; a length limit
+        or a filter of the model makes it `incomplete`. Chunks that do not come from a client or a hub are proven by
+        their finish reasons; without these the state is `truncated`.
+    Errors: the source's, with the completion so far as `partial` on a `RouterError`; see `ChatCompletion.state`.
     Cancels: the source, on dispose.
-    Source: OpenRouter "Streaming"; the field rules are those of WIRE 4.4, 4.5 and 6.
+    Source: OpenRouter "Streaming", https://openrouter.ai/docs/api-reference/streaming
     """
 
     def operator(source: Observable[ChatChunk]) -> Observable[ChatCompletion]:
@@ -30,17 +32,13 @@ def completion() -> Operator[ChatChunk, ChatCompletion]:
             observer: abc.ObserverBase[ChatCompletion], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
             fold = CompletionFold()
-
-            def on_error(error: Exception) -> None:
-                if isinstance(error, RouterError):
-                    error.partial = fold.completion(state_after(error))
-                observer.on_error(error)
+            answer = AnswerSubscription(fold)
 
             def on_completed() -> None:
-                observer.on_next(fold.completion())
+                observer.on_next(answer.completion())
                 observer.on_completed()
 
-            return source.subscribe(fold.add, on_error, on_completed, scheduler=scheduler)
+            return answer.subscribe(source, fold.add, observer, on_completed, scheduler)
 
         return Observable(subscribe)
 

@@ -10,12 +10,13 @@ from reactivex import Observable, abc
 from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 from reactivex.scheduler import TimeoutScheduler
 
-from rxrouter._gate import scope
+from rxrouter._chain import ProofLedger, close_chain, ending
+from rxrouter._gate import as_exception, scope
 from rxrouter._queue import Overflow
 from rxrouter._source.loop import LoopScheduler
 from rxrouter._wire.chunk import ChatChunk
 from rxrouter._wire.fold import CompletionFold
-from rxrouter.operators._fanout import Fanout, FanoutReader, Unread
+from rxrouter.operators._fanout import Fanout, FanoutReader, Unread, raise_soon
 
 T = TypeVar("T")
 
@@ -107,6 +108,8 @@ class _Generation(Fanout[T]):
     ) -> None:
         remember, self._recall = memory
         super().__init__(high, overflow, remember, self._begin_grace)
+        self.sources: set[abc.DisposableBase] = set()
+        self._ledger = ProofLedger()
         self._grace = grace
         self._scheduler = scheduler
         self._forget = forget
@@ -120,7 +123,7 @@ class _Generation(Fanout[T]):
 
     def connect(self, source: Observable[T]) -> None:
         try:
-            with scope(self.gates):
+            with scope(self.gates), ending(self), self._ledger.collecting(alone=True):
                 self._upstream.disposable = source.subscribe(self, scheduler=self._scheduler)
         except Exception as error:  # noqa: BLE001 - told to all; who comes then begins anew
             self.on_error(error)
@@ -131,8 +134,15 @@ class _Generation(Fanout[T]):
         super().join(reader, self.queue(before) if before else unread)
 
     def fail(self, error: Exception) -> None:
-        self._upstream.dispose()
-        self.on_error(error)
+        self._leave_source()
+        if self._ending:
+            raise_soon(error, self._scheduler)
+        else:
+            self.on_error(error)
+
+    def on_completed(self) -> None:
+        self.proof = self._ledger.proof
+        super().on_completed()
 
     def on_error(self, error: Exception) -> None:
         self._forget()  # before it is told: who subscribes again in on_error begins anew
@@ -147,7 +157,11 @@ class _Generation(Fanout[T]):
 
     def _close(self, *_: object) -> None:
         self._forget()
-        self._upstream.dispose()
+        self._leave_source()
+
+    def _leave_source(self) -> None:
+        if (raised := close_chain(self._upstream, self.sources)) is not None:
+            raise_soon(as_exception(raised), self._scheduler)
 
 
 def _memory(replay: Replay) -> Memory:

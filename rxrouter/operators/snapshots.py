@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from reactivex import Observable, abc
 
-from rxrouter._errors import RouterError
 from rxrouter._wire.chunk import ChatChunk
-from rxrouter._wire.completion import ChatCompletion, state_after
+from rxrouter._wire.completion import ChatCompletion
 from rxrouter._wire.fold import CompletionFold
+from rxrouter.operators._answer import AnswerSubscription
 from rxrouter.operators._types import Operator
 
 
@@ -33,21 +33,17 @@ def snapshots() -> Operator[ChatChunk, ChatCompletion]:
             observer: abc.ObserverBase[ChatCompletion], scheduler: abc.SchedulerBase | None = None
         ) -> abc.DisposableBase:
             fold = CompletionFold()
+            answer = AnswerSubscription(fold)
 
             def on_next(chunk: ChatChunk) -> None:
                 fold.add(chunk)
                 observer.on_next(fold.snapshot())
 
-            def on_error(error: Exception) -> None:
-                if isinstance(error, RouterError):
-                    error.partial = fold.completion(state_after(error))
-                observer.on_error(error)
-
             def on_completed() -> None:
-                observer.on_next(fold.completion())
+                observer.on_next(answer.completion())
                 observer.on_completed()
 
-            return source.subscribe(on_next, on_error, on_completed, scheduler=scheduler)
+            return answer.subscribe(source, on_next, observer, on_completed, scheduler)
 
         return Observable(subscribe)
 

@@ -12,8 +12,9 @@ from threading import get_ident
 from reactivex import Observable, abc
 from reactivex.disposable import SingleAssignmentDisposable
 
+from rxrouter._chain import ChunkProof, close_chain, ending
 from rxrouter._errors import SlowReaderError
-from rxrouter._gate import RAISED, Barrier, as_exception, current_gates, scope
+from rxrouter._gate import Barrier, as_exception, current_gates, scope
 from rxrouter._source.loop import LoopScheduler
 from rxrouter._source.observable import LoopObservable
 from rxrouter._wire.chunk import ChatChunk
@@ -36,17 +37,20 @@ class Intake(abc.ObserverBase[ChatChunk]):
     """
 
     __slots__ = (
+        "__weakref__",
         "_add",
         "_closed",
         "_crossing",
         "_end",
         "_gates",
         "_loop",
+        "_proof",
         "_report",
         "_source",
         "_thread",
         "holds",
         "size",
+        "sources",
     )
 
     def __init__(
@@ -62,6 +66,8 @@ class Intake(abc.ObserverBase[ChatChunk]):
         self._end = end
         self._report = report
         self._closed = False
+        self.sources: set[abc.DisposableBase] = set()
+        self._proof = ChunkProof()
         self._source = SingleAssignmentDisposable()
         self._gates: set[Barrier] = set()
         self.holds: list[Barrier] = []
@@ -69,7 +75,7 @@ class Intake(abc.ObserverBase[ChatChunk]):
 
     def subscribe(self, source: Callable[[], Observable[ChatChunk]]) -> None:
         """Begins."""
-        with scope(self._gates):
+        with scope(self._gates), ending(self), self._proof.ledger.collecting():
             try:
                 chunks = source()
                 scheduler = None if isinstance(chunks, LoopObservable) else LoopScheduler(self._loop)
@@ -81,6 +87,7 @@ class Intake(abc.ObserverBase[ChatChunk]):
 
     def on_next(self, value: ChatChunk) -> None:
         """A chunk."""
+        self._proof.add(value)
         if get_ident() == self._thread and not self._crossing:
             self._add(value)
         else:
@@ -93,8 +100,12 @@ class Intake(abc.ObserverBase[ChatChunk]):
         self._cross(partial(self._end, error))
 
     def on_completed(self) -> None:
-        """The good end."""
-        self._cross(partial(self._end, None))
+        """The good end, if the answer is proven."""
+        self._cross(partial(self._end, self._proof.error()))
+
+    def fail(self, error: Exception) -> None:
+        """End by an error that an operator of the chain raised, and that no observer received."""
+        self.on_error(error)
 
     def release(self) -> None:
         """Lets the source go on."""
@@ -105,10 +116,8 @@ class Intake(abc.ObserverBase[ChatChunk]):
     def close(self) -> None:
         """Disposes the source; what its owner does then must not depend on how that lets go."""
         self._closed = True
-        try:
-            self._source.dispose()
-        except RAISED as raised:
-            self._report("the source of a relayed answer raised when it was left", as_exception(raised))
+        if (raised := close_chain(self._source, self.sources)) is not None:
+            self._report("the source of a relayed answer raised when it was disposed", as_exception(raised))
         self.release()
 
     def _cross(self, action: Callable[[], None]) -> None:

@@ -9,9 +9,10 @@ from functools import partial
 from reactivex import Observable, abc
 from reactivex.disposable import SingleAssignmentDisposable
 
+from rxrouter._chain import ChunkProof, close_chain, ending
 from rxrouter._consume import Subscription
 from rxrouter._errors import GenerationTooLargeError, ProducerLostError, RouterError
-from rxrouter._gate import hide_gate, scope
+from rxrouter._gate import as_exception, leave_gate, scope
 from rxrouter._source.loop import LoopScheduler
 from rxrouter._source.observable import LoopObservable
 from rxrouter._wire.chunk import ChatChunk
@@ -40,6 +41,8 @@ class Production(abc.ObserverBase[ChatChunk]):
         self._on_over = on_over
         self._refusal: Exception | None = None
         self._writer: Writer | None = None
+        self.sources: set[abc.DisposableBase] = set()
+        self._proof = ChunkProof()
         self._upstream = SingleAssignmentDisposable()
         self._subscription: abc.DisposableBase | None = None
 
@@ -60,9 +63,10 @@ class Production(abc.ObserverBase[ChatChunk]):
             self._writer.end(_gone())
 
     def _subscribe(self, chunks: Observable[ChatChunk]) -> None:
-        hide_gate()  # for the rest of this task: nobody who reads the starter's values can pause the generation
+        # For the rest of this task: a consumer of the starter's values must not pause the generation.
+        leave_gate()
         scheduler = None if isinstance(chunks, LoopObservable) else self._scheduler
-        with scope(set()):
+        with scope(set()), ending(self), self._proof.ledger.collecting(alone=True):
             try:
                 self._subscription = chunks.subscribe(self, scheduler=scheduler)
             except Exception as error:  # noqa: BLE001 - it is the generation's
@@ -86,7 +90,12 @@ class Production(abc.ObserverBase[ChatChunk]):
         self._scheduler.call(partial(self._finish, error))
 
     def on_completed(self) -> None:
-        self._scheduler.call(partial(self._finish, None))
+        # The judgement is that of this moment: an operator that ends the stream early disposes its source next.
+        self._scheduler.call(partial(self._finish, self._proof.error()))
+
+    def fail(self, error: Exception) -> None:
+        """End the generation by an error that an operator of its chain raised, and that no observer received."""
+        self._scheduler.call(partial(self._finish, error))
 
     def _append(self, chunk: ChatChunk) -> None:
         if self._writer is None or self.over.done():
@@ -96,6 +105,7 @@ class Production(abc.ObserverBase[ChatChunk]):
             if self._bytes > self._max_bytes:
                 raise GenerationTooLargeError(self._max_bytes)  # noqa: TRY301 - ends it as any other
             self._writer.append(chunk)
+            self._proof.add(chunk)
         except Exception as error:  # noqa: BLE001 - what is no chunk, too, ends the generation, and not its source
             self._finish(error)
 
@@ -111,11 +121,9 @@ class Production(abc.ObserverBase[ChatChunk]):
         if not self.over.done():
             self.over.set_result(None)
             self._on_over()
-            try:
-                self._upstream.dispose()
-            except Exception as error:  # noqa: BLE001 - it is nobody's business here how a source lets go
-                told = {"message": "the source of a shared generation raised when it was left", "exception": error}
-                asyncio.get_running_loop().call_exception_handler(told)
+            if (raised := close_chain(self._upstream, self.sources)) is not None:
+                what = "the source of a shared generation raised when it was disposed"
+                asyncio.get_running_loop().call_exception_handler({"message": what, "exception": as_exception(raised)})
 
     async def aclose(self) -> None:
         """Ends the generation for those elsewhere, and returns when its source has let go of everything."""

@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 from msgspec import Struct
 from reactivex import Observable, abc, operators as ops
 
+from rxrouter._chain import Proof
 from rxrouter._errors import ClientClosedError, GenerationStopped, RouterError
 from rxrouter._gate import running_loop
 from rxrouter._source.loop import Home
@@ -249,5 +250,5 @@ def _check_kind(chunks: Any) -> None:
 class _Reader(FanoutReader[ChatChunk]):
     """A reader that is told of an error by an object of its own."""
 
-    def _tell(self, error: Exception | None) -> None:
-        super()._tell(another(error) if isinstance(error, RouterError) else error)
+    def _tell(self, error: Exception | None, proof: Proof = Proof.CUT) -> None:
+        super()._tell(another(error) if isinstance(error, RouterError) else error, proof)

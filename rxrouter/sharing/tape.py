@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rxrouter._chain import Proof
 from rxrouter._errors import RouterError
 from rxrouter._queue import Overflow
 from rxrouter._wire.chunk import ChatChunk
@@ -72,6 +73,7 @@ class Place:
     def __init__(self, tape: Tape, place: int) -> None:
         self.ended = False
         self.error: Exception | None = None
+        self.proof = Proof.CUT
         self._tape = tape
         self._place = place
 

@@ -29,6 +29,14 @@ def chunk(*deltas: dict[str, Any], **more: Any) -> ChatChunk:
     return msgspec.json.decode(msgspec.json.encode({"id": "gen-1", "choices": choices, **more}), type=ChatChunk)
 
 
+def finished(*deltas: dict[str, Any], **more: Any) -> ChatChunk:
+    """A chunk that ends each of its choices: chunks without a source of ours are proven by that alone."""
+    made = chunk(*deltas, **more)
+    for choice in made.choices:
+        choice.finish_reason = "stop"
+    return made
+
+
 def play(
     operator: Operator[ChatChunk, T], *source: Notification, disposed: int = 800
 ) -> tuple[list[Notification], tuple[int, int]]:

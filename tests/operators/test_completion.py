@@ -20,7 +20,7 @@ def test_completion_emits_the_whole_answer_at_the_end() -> None:
 def test_completion_of_an_empty_answer_is_empty() -> None:
     heard, _ = play(completion(), (1, None))
 
-    assert heard == [(1, ChatCompletion()), (1, None)]
+    assert heard == [(1, ChatCompletion(state="truncated")), (1, None)]
     assert heard[0][1].text == ""
 
 

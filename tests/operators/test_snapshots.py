@@ -21,10 +21,10 @@ from rxrouter import (
 )
 from rxrouter._wire.fold import CompletionFold
 from rxrouter.operators import completion, snapshots
-from tests.operators.support import chunk, play, subscribed_scheduler
+from tests.operators.support import chunk, finished, play, subscribed_scheduler
 from tests.strategies import answers
 
-HEL, LO, USAGE = chunk({"content": "Hel"}), chunk({"content": "lo"}), chunk(usage={"cost": 0.5})
+HEL, LO, USAGE = chunk({"content": "Hel"}), finished({"content": "lo"}), chunk(usage={"cost": 0.5})
 
 
 def kept(*chunks: ChatChunk) -> list[ChatCompletion]:
@@ -115,7 +115,7 @@ def test_snapshots_may_be_read_on_another_thread_while_the_answer_goes_on() -> N
 
 
 def test_snapshots_of_an_empty_answer_are_one() -> None:
-    assert play(snapshots(), (1, None))[0] == [(1, ChatCompletion()), (1, None)]
+    assert play(snapshots(), (1, None))[0] == [(1, ChatCompletion(state="truncated")), (1, None)]
 
 
 @pytest.mark.parametrize(

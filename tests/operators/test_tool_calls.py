@@ -90,8 +90,8 @@ def test_any_word_of_a_cut_is_doubt(reasons: list[tuple[str | None, str | None]]
     assert told in error.reason
     assert error.calls == (CALL,)
     assert error.finish_reasons == tuple(word for reason in reasons for word in reason if word)
-    assert error.partial.tool_calls == [CALL]
-    assert error.partial.state == "truncated"
+    assert (error.partial.tool_calls, error.partial.partial_tool_calls) == ([], [CALL])
+    assert error.partial.state == ("incomplete" if any(word for word, _ in reasons) else "truncated")
     assert error.generation_id == "gen-1"
     assert not is_transient(error)
 
@@ -159,7 +159,7 @@ def test_tool_calls_pass_the_error_on_with_what_was_received(error: StreamError 
     heard, _ = play(tool_calls(), (1, NAME), (2, OSLO), (3, finish("tool_calls")), (4, error))
 
     assert heard == [(4, error)]
-    assert error.partial.tool_calls == [CALL]
+    assert (error.partial.tool_calls, error.partial.partial_tool_calls) == ([], [CALL])
 
 
 def test_tool_calls_of_an_attempt_that_is_void_are_forgotten() -> None:

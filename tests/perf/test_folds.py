@@ -84,7 +84,7 @@ async def test_cost_of_snapshots_of_long_arguments() -> None:
         {
             "completion(): a single pass": through(completion(), chunks),
             "snapshots()": through(snapshots(), chunks),
-            "snapshots(), each read": through(looked_at(lambda answer: answer.tool_calls[0].arguments), chunks),
+            "snapshots(), each read": through(looked_at(lambda answer: answer.partial_tool_calls[0].arguments), chunks),
         }
     )
 

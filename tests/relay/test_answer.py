@@ -15,11 +15,11 @@ from rxrouter._gate import ReaderGate
 from rxrouter.relay import NDJSON, Encoder, Explain, Failure, OpenAIChunks
 from rxrouter.relay.answer import Answer
 from rxrouter.relay.failure import unexplained
-from tests.operators.support import chunk
+from tests.operators.support import chunk, finished
 from tests.relay.support import Live, reported
 from tests.support import until
 
-WORD = chunk({"content": "word "})
+WORD = finished({"content": "word "})
 LARGE = chunk({"content": "w" * 10_000})
 
 
@@ -75,7 +75,7 @@ async def test_values_of_another_thread_arrive_in_order_and_before_the_end() -> 
 
     def speak() -> None:
         for number in range(1_000):
-            live.on_next(chunk({"content": f"{number} "}))
+            live.on_next(finished({"content": f"{number} "}))
         live.on_completed()
 
     thread = threading.Thread(target=speak)

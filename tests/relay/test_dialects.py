@@ -280,7 +280,7 @@ def test_what_is_shown_of_calls_is_what_was_folded(pieces: list[list[Any]], fini
     for value in chunks:
         fold.add(value)
     page = Page(told(UIMessages(), [*chunks, answered(finish)]))
-    named = [call.arguments for call in fold.completion().tool_calls if call.name]
+    named = [call.arguments for call in fold.completion("streaming").partial_tool_calls if call.name]
     assert sorted(page.shown.values()) == sorted(named)
 
 

@@ -18,7 +18,7 @@ from rxrouter.operators import share_generation
 from rxrouter.relay import AGUI, NDJSON, OpenAIChunks, PlainText, UIMessages
 from rxrouter.sharing import Hub
 from rxrouter.testing import COMMENT, DONE, FAULTS, Act, Reply, Simulator, answer
-from tests.operators.support import chunk
+from tests.operators.support import chunk, finished
 from tests.relay.support import (
     ALL_SERVERS,
     MIDDLEWARE,
@@ -37,7 +37,7 @@ from tests.support import until
 on_each_server = pytest.mark.parametrize("server", SERVERS)
 on_all_servers = pytest.mark.parametrize("server", ALL_SERVERS)
 
-WORD = chunk({"content": "word "})
+WORD = finished({"content": "word "})
 
 
 # Row 46: an SSE response.
@@ -132,10 +132,17 @@ async def test_a_source_that_cannot_be_subscribed_is_a_status(server: str) -> No
 @on_each_server
 @pytest.mark.parametrize("dialect", [PlainText, NDJSON])
 async def test_an_answer_of_nothing_is_a_body_of_nothing(server: str, dialect: Any) -> None:
-    async with asked(server, reactivex.empty(), dialect=dialect) as response:
+    silent = finished({})
+    async with asked(server, reactivex.of(silent), dialect=dialect) as response:
         assert response.status == 200
         assert response.headers["Content-Type"] == dialect.framing.headers["Content-Type"]
-        assert await response.read() == b""
+        assert await response.read() == (b"" if dialect is PlainText else silent.raw + b"\n")
+
+
+@on_each_server
+async def test_relay_answers_with_a_failure_when_the_source_completes_without_a_chunk(server: str) -> None:
+    async with asked(server, reactivex.empty()) as response:
+        assert response.status == 502
 
 
 # Row 48: keep-alive comments, before the first token, too.
@@ -444,5 +451,5 @@ async def test_done_is_sent_once() -> None:
 
 async def test_a_hand_made_chunk_is_json_like_the_others() -> None:
     made = ChatChunk(id="x")
-    async with asked("aiohttp", reactivex.of(made)) as response:
+    async with asked("aiohttp", reactivex.of(made, WORD)) as response:
         assert json.loads((await all_events(response))[0].data)["id"] == "x"

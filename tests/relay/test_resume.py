@@ -19,14 +19,14 @@ from rxrouter._errors import GenerationStopped
 from rxrouter.relay import AGUI, NDJSON, Events, OpenAIChunks, UIMessages
 from rxrouter.sharing import Hub
 from rxrouter.testing import Reply, answer
-from tests.operators.support import chunk
+from tests.operators.support import chunk, finished
 from tests.relay.support import ALL_SERVERS, SERVERS, Front, Live, all_events, asked, events, relay_of, relayed, said
 from tests.support import until
 
 on_each_server = pytest.mark.parametrize("server", SERVERS)
 on_all_servers = pytest.mark.parametrize("server", ALL_SERVERS)
 
-WORD = chunk({"content": "word "})
+WORD = finished({"content": "word "})
 CALL = {"index": 0, "id": "call", "function": {"name": "go", "arguments": '{"to":'}}
 STORY = (
     chunk({"role": "assistant"}),
@@ -39,7 +39,7 @@ STORY = (
     chunk({"content": "time."}),
     chunk({"tool_calls": [CALL]}),
     chunk({"tool_calls": [{"index": 0, "function": {"arguments": '"Oslo"}'}}]}),
-    chunk({}, usage={"total_tokens": 5}),
+    finished({}, usage={"total_tokens": 5}),
 )
 
 
@@ -104,7 +104,7 @@ async def test_an_id_that_names_nothing_here_is_refused(server: str, event_id: s
 @pytest.mark.parametrize("event_id", ["2", "2.1", "2.2", "3"])
 async def test_an_id_behind_an_answer_that_began_anew_is_no_good_end(server: str, event_id: str) -> None:
     """In this dialect the answer ends there; nobody was given such an id, and what is behind it is no end of it."""
-    told = WORD, Restarted(attempt=2, cause=StreamError(502)), Restarted(attempt=3, cause=StreamError(502))
+    told = WORD, Restarted(attempt=2, cause=StreamError(502)), Restarted(attempt=3, cause=StreamError(502)), WORD
     headers = {"Last-Event-ID": event_id}
     async with resumable(server, *told) as (front, browser), browser.get(front.keyed_url, headers=headers) as response:
         assert response.status == 502

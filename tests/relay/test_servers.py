@@ -29,11 +29,11 @@ from rxrouter.relay.aiohttp import respond
 from rxrouter.relay.asgi import Relay
 from rxrouter.relay.desk import Desk, connections
 from rxrouter.sharing import Hub
-from tests.operators.support import chunk
+from tests.operators.support import chunk, finished
 from tests.relay.support import Live, events, reported
 from tests.support import served, until
 
-WORD = chunk({"content": "word "})
+WORD = finished({"content": "word "})
 PLACE: dict[str, Any] = {"type": "http", "method": "GET", "headers": []}
 
 
@@ -197,7 +197,7 @@ async def test_a_dialect_that_cannot_begin_begins_nothing_and_is_nobody_s_leave(
 
 
 async def test_what_is_large_is_sent_in_messages_that_show_whether_the_reader_takes_something() -> None:
-    large = chunk({"content": "w" * 200_000})
+    large = finished({"content": "w" * 200_000})
     _, *bodies = await messages_of(Relay(reactivex.of(large), dialect=NDJSON))
     assert max(len(message["body"]) for message in bodies) == 1 << 16
     assert b"".join(message["body"] for message in bodies) == large.raw + b"\n"
@@ -552,7 +552,9 @@ async def test_a_closed_hub_is_a_status() -> None:
 
 async def test_fewer_chunks_say_the_same() -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
-        return await respond(request, reactivex.of(*[WORD] * 100), dialect=NDJSON, coalesce=0.05)
+        return await respond(
+            request, reactivex.of(*[chunk({"content": "word "})] * 99, WORD), dialect=NDJSON, coalesce=0.05
+        )
 
     app = web.Application()
     app.router.add_get("/", handler)

@@ -22,7 +22,8 @@ Logs = Callable[[], Log]
 
 def word(number: int) -> ChatChunk:
     """The chunk with this word, as it came: with fields that nobody knows, and odd spaces."""
-    raw = b'{ "id":"gen-1","odd":%d, "choices":[{"index":0,"delta":{"content":"w%d "}}]}' % (number, number)
+    choice = b'{"index":0,"delta":{"content":"w%d "},"finish_reason":"stop"}' % number
+    raw = b'{ "id":"gen-1","odd":%d, "choices":[%b]}' % (number, choice)
     chunk = msgspec.json.decode(raw, type=ChatChunk)
     chunk.received = raw
     return chunk

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from reactivex import Observable, from_iterable, operators as ops
 
-from rxrouter import ChatChunk, Overflow, RouterError, StatusError, StreamError, Usage, iterate
+from rxrouter import (
+    ChatChunk,
+    Overflow,
+    RouterError,
+    StatusError,
+    StreamError,
+    TruncatedStreamError,
+    Usage,
+    iterate,
+)
 from rxrouter._errors import (
     ClientClosedError,
     GenerationStopped,
@@ -443,6 +452,7 @@ async def test_who_stops_waiting_for_a_status_stops_nobody_else() -> None:
         asking.cancel()
         going_on.set()
         await until(lambda: source.subscribed == 1)
+        source.say()
         source.end()
 
         assert await reader.until_over() is None
@@ -627,7 +637,9 @@ async def _come_and_read(count: int, joins: list[tuple[int, int]]) -> None:
         source.end()
 
         for after, reader in readers:
-            assert (await reader.until_over(), reader.read) == (None, words(count)[after:])
+            ending = await reader.until_over()
+            assert type(ending) is (type(None) if count else TruncatedStreamError)
+            assert reader.read == words(count)[after:]
 
 
 class Clumsy(Source):

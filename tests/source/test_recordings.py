@@ -111,7 +111,10 @@ def facts(whole: ChatCompletion) -> list[JSON]:
             "text": choice.text,
             "reasoning": choice.reasoning,
             "refusal": choice.refusal,
-            "calls": [[call.id, call.function.name, call.function.arguments] for call in choice.tool_calls],
+            "calls": [
+                [call.id, call.function.name, call.function.arguments]
+                for call in choice.tool_calls or choice.partial_tool_calls
+            ],
             "finish": choice.finish_reason,
             "images": len(choice.images),
         }

@@ -42,7 +42,7 @@ def of_deltas(*deltas: dict[str, Any]) -> ChatCompletion:
 
 
 def of_calls(*pieces: dict[str, Any]) -> list[ToolCall]:
-    return of_deltas(*({"content": None, "tool_calls": [piece]} for piece in pieces)).tool_calls
+    return of_deltas(*({"content": None, "tool_calls": [piece]} for piece in pieces)).partial_tool_calls
 
 
 def call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
@@ -210,7 +210,10 @@ def test_several_calls_of_one_delta_stay_apart() -> None:
         {"index": 1, "id": "b", "function": {"name": "one", "arguments": "{}"}},
     ]
 
-    assert sent(of_deltas({"tool_calls": pieces}).tool_calls) == [call("a", "one", "{}"), call("b", "one", "{}")]
+    assert sent(of_deltas({"tool_calls": pieces}).partial_tool_calls) == [
+        call("a", "one", "{}"),
+        call("b", "one", "{}"),
+    ]
 
 
 @pytest.mark.parametrize("index", [{"index": 0}, {"index": None}, {}])
@@ -453,7 +456,7 @@ SIGNED: dict[str, Any] = {
     ],
 )
 def test_the_message_can_be_sent_back(delta: dict[str, Any], message: dict[str, Any]) -> None:
-    completion = of_deltas(delta)
+    completion = of_choices({"index": 0, "delta": delta, "finish_reason": "stop"})
 
     request = ChatRequest(messages=[{"role": "user", "content": "?"}, completion.message])
 
@@ -472,7 +475,7 @@ def test_unknown_members_of_a_call_survive_pickle_and_the_chunk_that_stands_for_
     for chunk in fold.chunks():
         again.add(decode(chunk.raw))
 
-    (called,) = again.completion().tool_calls
+    (called,) = again.completion().partial_tool_calls
 
     assert called.extra == {"extra_content": {"k": 1}, "other": "x"}
     assert pickle.loads(pickle.dumps(called)) == called
@@ -487,12 +490,52 @@ def test_the_message_is_that_of_the_first_choice_and_each_choice_has_its_own() -
     assert completion.choices[1].message.content == "b"
 
 
-def test_arguments_that_never_came_are_empty_where_they_were_received() -> None:
+def test_partial_call_keeps_its_arguments_empty_when_none_came() -> None:
     completion = of_deltas({"tool_calls": [{"index": 0, "id": "a", "function": {"name": "one"}}]})
 
     _ = completion.message
 
-    assert completion.tool_calls[0].arguments == ""
+    assert completion.partial_tool_calls[0].arguments == ""
+
+
+WHOLE = {"index": 0, "id": "a", "function": {"name": "one", "arguments": '{"a":1}'}}
+CUT = {"index": 1, "id": "b", "function": {"name": "two", "arguments": '{"b":'}}
+
+
+@pytest.mark.parametrize(
+    ("finish", "native", "pieces", "state", "released"),
+    [
+        ("tool_calls", None, [WHOLE], "complete", 1),
+        ("stop", None, [WHOLE], "complete", 1),
+        ("tool_calls", None, [WHOLE, CUT], "complete", 0),
+        ("tool_calls", "length", [WHOLE], "incomplete", 0),
+        ("length", None, [WHOLE], "incomplete", 0),
+        ("content_filter", None, [], "incomplete", 0),
+        ("stop", "SAFETY", [], "incomplete", 0),
+        (None, None, [WHOLE], "complete", 0),
+        ("perhaps", None, [WHOLE], "complete", 0),
+    ],
+)
+def test_completion_releases_all_calls_or_none_when_its_source_has_finished(
+    finish: str | None, native: str | None, pieces: list[Any], state: str, released: int
+) -> None:
+    choice = {"delta": {"tool_calls": pieces}, "finish_reason": finish, "native_finish_reason": native}
+    completion = of_choices(choice)
+
+    assert completion.state == state
+    assert len(completion.tool_calls) == released
+    assert len(completion.partial_tool_calls) == len(pieces) - released
+    assert len(completion.message.tool_calls or ()) == released
+
+
+@pytest.mark.parametrize("state", ["streaming", "stopped", "truncated", "failed"])
+def test_completion_releases_no_call_when_its_source_has_not_finished(state: Any) -> None:
+    fold = CompletionFold()
+    fold.add(decode(json.dumps({"choices": [{"delta": {"tool_calls": [WHOLE]}, "finish_reason": "stop"}]}).encode()))
+    completion = fold.completion(state)
+
+    assert (completion.state, completion.tool_calls, len(completion.partial_tool_calls)) == (state, [], 1)
+    assert completion.message.tool_calls is None
 
 
 EVERYTHING: dict[str, Any] = {
@@ -532,7 +575,7 @@ def test_an_answer_given_out_does_not_change_with_later_chunks() -> None:
     assert sent(early) == as_it_was
     assert chunk == decode(json.dumps(EVERYTHING).encode())
     late = fold.completion()
-    assert (late.text, late.reasoning, late.tool_calls[0].arguments, len(late.choices)) == ("aa", "bb", "ff", 2)
+    assert (late.text, late.reasoning, late.partial_tool_calls[0].arguments, len(late.choices)) == ("aa", "bb", "ff", 2)
     assert late.choices[0].audio == {"id": "i", "data": "jj"}
 
 
@@ -543,7 +586,13 @@ def test_an_answer_given_out_can_be_changed_without_harm_to_the_next() -> None:
     expected = sent(first)
 
     choice = first.choices[0]
-    for grown in (choice.tool_calls, choice.reasoning_details, choice.annotations, choice.images, first.choices):
+    for grown in (
+        choice.partial_tool_calls,
+        choice.reasoning_details,
+        choice.annotations,
+        choice.images,
+        first.choices,
+    ):
         grown.clear()
     assert choice.audio is not None
     assert choice.logprobs is not None
@@ -647,7 +696,10 @@ def test_a_recorded_answer_is_what_its_json_says(recording: Path) -> None:
         choice.index: {
             "text": choice.text,
             "reasoning": choice.reasoning,
-            "calls": [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in choice.tool_calls],
+            "calls": [
+                {"id": c.id, "name": c.name, "arguments": c.arguments}
+                for c in (choice.tool_calls or choice.partial_tool_calls)
+            ],
             "finish": choice.finish_reason,
             "native": choice.native_finish_reason,
         }
