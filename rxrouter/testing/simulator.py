@@ -8,6 +8,7 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,6 +19,9 @@ from rxrouter.testing.account import bill, page
 from rxrouter.testing.answer import STORY, answer
 from rxrouter.testing.recording import Recording
 from rxrouter.testing.reply import FAULTS, Act, Reply, Step
+
+# Of the loop, from the acceptance of a connection until the server has its protocol.
+_ACCEPT_TURNS = 3
 
 
 class Exchange:
@@ -89,6 +93,7 @@ class Simulator:
         self._port = port
         self._home = Home("simulator", "with Simulator() as simulator: …", moves=False)
         self._runner: web.ServerRunner | None = None
+        self._listening: asyncio.Server | None = None
 
     @property
     def base_url(self) -> str:
@@ -105,14 +110,24 @@ class Simulator:
         server = web.Server(self._handle, handler_cancellation=True)
         self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self._port, backlog=4096)
-        await site.start()
-        self._port = self._runner.addresses[0][1]
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_server(server, "127.0.0.1", self._port, backlog=4096)
+        self._port = self._listening.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Stops listening, and closes what is open."""
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._runner is None or self._listening is None:
+            return
+        loop = asyncio.get_running_loop()
+        for listening in self._listening.sockets:
+            # Accept no more, but keep the server open: asyncio drops an accepted connection whose server is closed
+            # before it has a protocol, and leaves its socket to the garbage collector. Virtual sockets have no number.
+            with suppress(NotImplementedError, ValueError):
+                loop.remove_reader(listening)
+        for _ in range(_ACCEPT_TURNS):
+            await asyncio.sleep(0)
+        self._listening.close()
+        await self._runner.cleanup()
 
     async def __aenter__(self) -> Self:
         await self.start()

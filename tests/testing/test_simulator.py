@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+from contextlib import suppress
 
 import pytest
 
@@ -115,3 +118,45 @@ async def test_with_runs_it_on_a_thread_of_its_own_also_where_a_loop_runs() -> N
         pass
 
     assert simulator.exchanges == []
+
+
+def server_sockets(port: int) -> list[str]:
+    """The sockets of this process that belong to the server on this port, by the kernel's word."""
+    found: list[str] = []
+    for fd in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        with suppress(OSError):  # closed meanwhile
+            if not os.readlink(f"/proc/self/fd/{fd}").startswith("socket:"):  # noqa: PTH115
+                continue
+            with socket.socket(fileno=os.dup(int(fd))) as twin:
+                if twin.family == socket.AF_INET and twin.getsockname()[1] == port:
+                    found.append(fd)
+    return found
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="there is no /proc to ask")  # noqa: PTH112
+@pytest.mark.parametrize("turn", range(8))
+async def test_stop_closes_a_connection_that_was_accepted_some_turns_before(turn: int) -> None:
+    simulator = Simulator()
+    await simulator.start()
+    port = int(simulator.base_url.split(":")[2].split("/")[0])
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        for _ in range(turn):
+            await asyncio.sleep(0)
+        await simulator.stop()
+        await asyncio.sleep(0)
+
+        assert server_sockets(port) == []
+        connection.settimeout(5)
+        with suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="there is no /proc to ask")  # noqa: PTH112
+def test_stop_of_a_thread_closes_a_connection_that_was_just_accepted() -> None:
+    for _ in range(20):
+        with Simulator() as simulator:
+            port = int(simulator.base_url.split(":")[2].split("/")[0])
+            connection = socket.create_connection(("127.0.0.1", port))
+
+        assert server_sockets(port) == []
+        connection.close()
