@@ -378,6 +378,11 @@ def test_health_is_bounded_when_every_source_is_another_one() -> None:
     assert health.order([sources[0], sources[1], sources[-1]], 101) == [0]
 
 
+def test_health_shows_its_cooldown() -> None:
+    assert repr(Health(cooldown=2.5)) == "Health(cooldown=2.5)"
+    assert Health().cooldown == 30.0
+
+
 def test_health_keeps_no_source_alive() -> None:
     health, source = Health(), rx.of(HI)
     health.failed(source, 100)

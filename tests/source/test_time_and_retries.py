@@ -575,3 +575,17 @@ async def test_a_server_that_gives_nothing_ends_with_what_each_attempt_was() -> 
     assert error.generation_id
     assert error.partial.state != "complete"
     assert len(simulator.exchanges) == 3
+
+
+async def test_a_reader_that_leaves_in_a_continuation_closes_its_socket() -> None:
+    rest = [*answer(WORDS[len("one two three") :], comments=0)[:1], Act.HANG]
+    async with served(in_turn(Reply([*HALF, Act.CUT]), Reply(rest))) as (client, simulator):
+        heard: list[ChatChunk] = []
+        subscription = client.chat("hi").pipe(retry_transient(CONTINUE)).subscribe(heard.append)
+        await until(lambda: len(heard) > len(HALF))
+
+        subscription.dispose()
+        await asyncio.wait_for(simulator.exchanges[1].over.wait(), 5)
+
+        assert [exchange.left_at is not None for exchange in simulator.exchanges] == [False, True]
+        assert simulator.exchanges[1].json["messages"][-1]["role"] == "assistant"
