@@ -395,3 +395,10 @@ def test_hedge_starts_no_source_when_its_timer_fires_after_the_decision(how: str
         fire()
 
     assert started == []
+
+
+def test_hedge_starts_the_next_source_at_once_when_its_delay_is_zero() -> None:
+    heard, windows = play_all(racing(delay=0), [(9, HEL)], [(3, HI), (4, None)])
+
+    assert windows[1][0][0] <= 1
+    assert [what for _, what in heard] == [HI, None]

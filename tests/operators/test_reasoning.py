@@ -63,3 +63,8 @@ def test_reasoning_emits_thoughts_of_its_own_member_and_by_choice_those_in_the_t
 
     assert play(reasoning(think=think), (1, own), (2, inside), (3, None))[0] == [(1, "hm, "), (2, "no"), (3, None)]
     assert play(reasoning(), (1, own), (2, inside), (3, None))[0] == [(1, "hm, "), (3, None)]
+
+
+def test_reasoning_refuses_another_word_for_think_where_it_is_written() -> None:
+    with pytest.raises(ValueError, match="think must be"):
+        reasoning(think="no")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - the test's subject
