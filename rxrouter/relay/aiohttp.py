@@ -54,8 +54,9 @@ async def respond(  # noqa: PLR0913 - the settings of a response
         keep_alive: Silence after which a comment is sent, in seconds; proxies cut what is silent for 30 to 60. Comments
             of the model's server are passed on, too, to the reader that began the generation.
         send_timeout: How long a reader may take nothing of what is sent, in seconds; then its connection is dropped.
-            On Linux the kernel sees to it for what it keeps itself, as long as the connection lives; elsewhere this
-            begins when its buffers, and 64 KB here, are full.
+            A slow reader keeps its connection: on Linux, all that the reader's machine acknowledges counts, and the
+            kernel drops a reader that takes nothing of what it keeps itself; elsewhere, this begins when the kernel's
+            buffers, and 64 KB here, are full, and what the kernel takes counts.
         coalesce: Seconds of the stream that become one chunk; see the operator `coalesce`.
         explain: What people are told of an error. By default a sentence for its kind: what a provider wrote may say
             more than they should know.

@@ -14,6 +14,7 @@ from rxrouter.relay.answer import Answer
 from rxrouter.relay.dialects.dialect import Dialect
 from rxrouter.relay.dialects.openai import OpenAIChunks
 from rxrouter.relay.failure import Explain, unexplained
+from rxrouter.relay.progress import PeerSocket
 from rxrouter.relay.serving import Head, Serving, stopped
 from rxrouter.sharing.hub import Hub
 
@@ -34,6 +35,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 # How long the last words may take when the server has cancelled the response.
 _FAREWELL_SECONDS = 1.0
+# How often the reader's progress is looked at, as a part of `send_timeout`.
+_LOOK = 0.25
 # The longest body of a message, in bytes: that one is taken shows that the reader takes something.
 _MOST = 1 << 16
 
@@ -43,7 +46,8 @@ class Relay(_Response):
 
     Of the options, and of what comes when, see `rxrouter.relay.aiohttp.respond`; but `send_timeout` is the longest that
     the server may take for one message, of 64 KB at most: it begins when the buffers of the server, and of all
-    middleware, are full.
+    middleware, are full. On Linux it begins again with all that the reader takes, if `scope` has the addresses of its
+    connection.
 
     ASGI has no way to break a connection off: there the response ends without its last message, which the server
     reports as an error of the application, and closes. Starlette's BaseHTTPMiddleware would send that message itself,
@@ -109,7 +113,8 @@ class Relay(_Response):
             await _say(send, self._start(reading), reading.body)
             return
         answer = reading.answer
-        outlet = _Outlet(send, answer, self._serving.send_timeout)
+        peer = PeerSocket(scope.get("server"), scope.get("client"))
+        outlet = _Outlet(send, answer, self._serving.send_timeout, peer)
         leaving = asyncio.create_task(_listen(receive, answer.leave))
         _running.add(running := (asyncio.get_running_loop(), answer))
         try:
@@ -138,9 +143,10 @@ class _Outlet:
         send: ASGI's.
         answer: Begun before it is sent.
         send_timeout: See `Relay`.
+        peer: The reader's connection.
     """
 
-    def __init__(self, send: Send, answer: Answer, send_timeout: float) -> None:
+    def __init__(self, send: Send, answer: Answer, send_timeout: float, peer: PeerSocket) -> None:
         self._send = send
         self._answer = answer
         self._send_timeout = send_timeout
@@ -149,7 +155,11 @@ class _Outlet:
         self._woken: asyncio.Future[None] | None = None
         self._began: float | None = None  # to send what is not taken yet
         self._timed_out = False
-        self._timer = self._loop.call_later(send_timeout, self._look)
+        self._peer = peer
+        self._looked_at: float | None = None  # the beginning of the message that was being sent at the last look
+        self._taken: int | None = None  # what the reader had taken at that look
+        self._moved = 0.0  # when the reader last took something of that message
+        self._timer = self._loop.call_later(_LOOK * send_timeout, self._look)
 
     def wake(self) -> None:
         """There is something to send, or to look at."""
@@ -202,7 +212,15 @@ class _Outlet:
 
     def _look(self) -> None:
         now = self._loop.time()
-        due = (now if self._began is None else self._began) + self._send_timeout
+        due = now + _LOOK * self._send_timeout
+        if self._began is not None:
+            if self._began != self._looked_at:
+                self._looked_at, self._taken, self._moved = self._began, None, self._began
+            taken = self._peer.progress()
+            if taken is not None and self._taken is not None and taken > self._taken:
+                self._moved = now
+            self._taken = taken
+            due = min(due, self._moved + self._send_timeout)
         if due > now:
             self._timer = self._loop.call_at(due, self._look)
         elif self._task is not None:

@@ -12,6 +12,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from rxrouter.relay.answer import Answer
 from rxrouter.relay.desk import Desk
+from rxrouter.relay.progress import progress_of
 
 # What a socket may not have taken yet before the next write waits: where asyncio itself begins to wait.
 _HIGH = 1 << 16
@@ -131,14 +132,17 @@ class Connection:
             self._over.set_result(None)
 
     async def _wait(self, writer: AbstractStreamWriter) -> None:
-        """Until there is room again, or the reader has taken nothing for too long: then it is dropped."""
+        """Wait until there is room again; drop a reader that has taken nothing for too long.
+
+        Room comes late, when a good part of the kernel's buffer is free: so the reader's progress counts.
+        """
         # Not under a timeout: a `drain` that was cancelled makes the next one fail.
         draining = self._loop.create_task(writer.drain())
-        left = self._transport.get_write_buffer_size()
+        taken = progress_of(self._transport)
         try:
             while not (await asyncio.wait([draining], timeout=self._send_timeout))[0]:
-                before, left = left, self._transport.get_write_buffer_size()
-                if left >= before:
+                before, taken = taken, progress_of(self._transport)
+                if taken <= before:
                     self.answer.leave()
                     self._transport.abort()
             with suppress(ConnectionError):
