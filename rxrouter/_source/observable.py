@@ -16,7 +16,7 @@ from rxrouter._consume import Iteration, Subscription, for_each, iterate, last_v
 from rxrouter._errors import ClientClosedError
 from rxrouter._gate import as_exception, running_loop
 from rxrouter._queue import Overflow
-from rxrouter._source.loop import Home
+from rxrouter._source.loop import Home, LoopScheduler
 
 T_co = TypeVar("T_co", covariant=True)
 A = TypeVar("A")
@@ -86,23 +86,30 @@ class LoopObservable(Observable[T_co]):
         if home.closed and not home.running and (home.bound is not None or running_loop() is None):
             raise ClientClosedError(f"the {home.owner} is closed")
         home.bind()
-        scheduler = scheduler or home.scheduler
+        inner = scheduler or home.scheduler
         if _thread.subscribing:  # an operator's subscription, below which a reader's is guarded
-            disposable = self._source.subscribe(on_next, on_error, on_completed, scheduler=scheduler)
+            disposable = self._source.subscribe(on_next, on_error, on_completed, scheduler=inner)
+            return Subscription(disposable, home.settled)
+        guard = _Guard(home, on_next, on_error, on_completed, scheduler)
+        home.readers.add(guard)
+        if isinstance(inner, LoopScheduler) and not home.here():
+            # The state of an operator belongs to one thread: `concat`, subscribed here, could meet the end of its first
+            # source there, before it has noted that it subscribed.
+            home.call(lambda: guard.attempt(self._connect, guard, inner))
         else:
-            guard = _Guard(home, on_next, on_error, on_completed)
-            home.readers.add(guard)
-            # A source that keeps the order of things by itself tells a reader that raises, too.
-            tell = guard.on_reader if isinstance(self._source, Direct) else guard.on_next
-            _thread.subscribing = True
-            try:
-                with ending(guard):
-                    disposable = self._source.subscribe(tell, guard.on_error, guard.on_completed, scheduler=scheduler)
-            finally:
-                _thread.subscribing = False
-            guard.guard(disposable)
-            disposable = guard
-        return Subscription(disposable, home.settled)
+            self._connect(guard, inner)
+        return Subscription(guard, home.settled)
+
+    def _connect(self, guard: _Guard, scheduler: abc.SchedulerBase) -> None:
+        # A source that keeps the order of things by itself tells a reader that raises, too.
+        tell = guard.on_reader if isinstance(self._source, Direct) else guard.on_next
+        _thread.subscribing = True
+        try:
+            with ending(guard.outer or guard):
+                chain = self._source.subscribe(tell, guard.on_error, guard.on_completed, scheduler=scheduler)
+        finally:
+            _thread.subscribing = False
+        guard.guard(chain)
 
     # Narrower than RxPY's, where anything may come out: an Observable comes out as one that can be awaited.
     @overload  # type: ignore[override]
@@ -306,9 +313,9 @@ class _Guard(abc.DisposableBase):
         "_home",
         "_on_completed",
         "_on_error",
-        "_outer",
         "_over",
         "on_reader",
+        "outer",
         "sources",
     )
 
@@ -318,6 +325,7 @@ class _Guard(abc.DisposableBase):
         on_next: abc.ObserverBase[Any] | abc.OnNext[Any] | None,
         on_error: abc.OnError | None,
         on_completed: abc.OnCompleted | None,
+        scheduler: abc.SchedulerBase | None,
     ) -> None:
         observer: Any = on_next
         if hasattr(observer, "on_next"):
@@ -327,10 +335,19 @@ class _Guard(abc.DisposableBase):
         self.on_reader: Any = on_next or _ignore
         self._on_error = on_error
         self._on_completed = on_completed
-        self._outer: ChainEnd | None = chain_end()
+        self.outer = _outer_end(scheduler, on_error, on_completed)
         self._over = False
         self._disposed = False
         self._chain: abc.DisposableBase | None = None
+
+    def attempt(self, connect: Callable[..., None], *arguments: object) -> None:
+        """Subscribe the chain later than its subscriber asked for it, who receives by `on_error` what that raises."""
+        if self._disposed:
+            return
+        try:
+            connect(*arguments)
+        except BaseException as raised:  # noqa: BLE001 - an operator may raise anything
+            self.fail(as_exception(raised))
 
     def guard(self, chain: abc.DisposableBase) -> None:
         """Dispose of the chain at every end, which releases this object, too."""
@@ -353,7 +370,7 @@ class _Guard(abc.DisposableBase):
             error = as_exception(raised)
             self.on_reader = _ignore
             self.fail(error)
-            if lost_an_ending(raised) and self._is_part:
+            if self.outer is not None and lost_an_ending(raised):
                 self._fail_outside(error, "a callback of a stream raised")
 
     def on_error(self, error: Exception) -> None:
@@ -385,19 +402,10 @@ class _Guard(abc.DisposableBase):
 
     def _fail_outside(self, error: Exception, what: str) -> None:
         """Pass on an error of a chain that has ended: to the chain that it is a part of, or to the loop."""
-        if self._outer is not None and self._is_part:
-            self._outer.fail(error)
+        if self.outer is not None:
+            self.outer.fail(error)
         else:
             self._home.report(error, what)
-
-    @property
-    def _is_part(self) -> bool:
-        """Whether an operator of a chain has subscribed, such as `flat_map`, and not a callback of the chain's reader.
-
-        Both run in the context of that chain, but only the operator's failure is the chain's.
-        """
-        modules = (getattr(callback, "__module__", None) or "" for callback in (self._on_error, self._on_completed))
-        return any(module.startswith(("reactivex.", "rxrouter.operators.")) for module in modules)
 
     def _end(self) -> bool:
         """Return whether this is the end: there is one, and none after `dispose`."""
@@ -406,6 +414,20 @@ class _Guard(abc.DisposableBase):
         self._over = True
         self.dispose()
         return True
+
+
+def _outer_end(scheduler: object, *callbacks: object) -> ChainEnd | None:
+    """Return the end of the chain that a new subscription is a part of; None if it is a chain of its own.
+
+    An operator that subscribes while its chain runs, such as `flat_map`, does so in the context of that chain. So does
+    a callback of the chain's subscriber, but its subscription is not the chain's, and neither are its failures. An
+    operator passes the scheduler of its own subscriber on, or callbacks of Rx.
+    """
+    end = chain_end()
+    if end is None or scheduler is not None:
+        return end
+    modules = (getattr(callback, "__module__", None) or "" for callback in callbacks)
+    return end if any(module.startswith(("reactivex.", "rxrouter.operators.")) for module in modules) else None
 
 
 def _ignore(_: Any) -> None:

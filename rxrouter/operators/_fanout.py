@@ -234,10 +234,9 @@ class FanoutReader(abc.DisposableBase, Generic[T]):
     def fail(self, raised: BaseException) -> None:
         """End this reader alone, by an exception that one of its callbacks raised, or by an error of its own."""
         error = as_exception(raised)
-        if self._left:
-            return
-        self.dispose()
-        self._tell(error)
+        if not self._left:
+            self.dispose()
+            self._tell(error)
         if lost_an_ending(raised):
             self._fail_chain(error)
 
