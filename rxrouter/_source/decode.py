@@ -22,7 +22,7 @@ from rxrouter._wire.chunk import (
 from rxrouter._wire.failure import body_error, event_error, says_something, stream_error, unframed_error
 from rxrouter._wire.finish_proof import FinishProof
 from rxrouter._wire.halves import Halves
-from rxrouter._wire.likeness import Likeness, Read, unlike
+from rxrouter._wire.likeness import Likeness, unlike
 from rxrouter._wire.sse import Comment, ServerSentEvent, SSEParser
 from rxrouter._wire.sse_lines import UNFRAMED, LineKeepingParser
 from rxrouter._wire.usage import merged_usage, with_usage
@@ -169,6 +169,7 @@ class ChunkReader(Reader):
         """Events and objects that were no chunks, and no errors."""
         self._choices = choices  # as many as were asked for; not every provider heeds it
         self._likeness = Likeness()
+        self._decode = _decode
         self._done = False
         self._proof = FinishProof()
         self._by_delta = set[int]()  # choices with content, but for those of plain chunks: their index is 0
@@ -183,8 +184,8 @@ class ChunkReader(Reader):
         self._at_end = False
 
     def _deliver(self) -> None:  # noqa: C901, PLR0912 - one fused loop from item to observer: the hot path
-        gate, on_next, items = self._gate, self._on_next, self._items
-        read, decode = self._decoders()
+        gate, on_next, decode, items = self._gate, self._on_next, self._decode, self._items
+        read = self._likeness.read if decode is _decode else unlike
         # What was delivered is what was taken, but for what was nothing: counting each takes 200 instructions.
         before = self.seen + length_hint(items)
         try:
@@ -224,7 +225,8 @@ class ChunkReader(Reader):
                 self.seen = before - length_hint(items) - 1
                 if chunk is not None:
                     chunk = self._note(chunk)
-                read, decode = self._decoders()
+                decode = self._decode = self._decoder()
+                read = self._likeness.read if decode is _decode else unlike
                 if chunk is None:
                     before -= 1
                 else:
@@ -237,11 +239,9 @@ class ChunkReader(Reader):
         if self.ended:
             self._discard()
 
-    def _decoders(self) -> tuple[Read, Decode]:
-        """The fast ways to a chunk; none behind a finish, and with half a character in hand."""
-        if self._halves or self._proof.any_finished:
-            return unlike, _refuse
-        return self._likeness.read, _decode
+    def _decoder(self) -> Decode:
+        """The fast way to a chunk; not behind a finish, nor with half a character in hand."""
+        return _refuse if self._halves or self._proof.any_finished else _decode
 
     def _decode_other(self, item: Item) -> ChatChunk | None:  # noqa: C901, PLR0911 - one way out for each kind of item
         """What is no plain chunk: [DONE], comments, other framings and other encodings; None if it is nothing."""

@@ -9,12 +9,17 @@ import msgspec
 from rxrouter._wire.chunk import ChatChunk, Usage
 from rxrouter._wire.json import as_object
 
+_NUMBERS = ("prompt_tokens", "completion_tokens", "total_tokens", "cost", "is_byok")
+_OBJECTS = tuple(name for name in Usage.__struct_fields__ if name not in _NUMBERS)
+
 
 def merged_usage(first: Usage | None, then: Usage | None) -> Usage | None:
     """Return what both say together: the later value of each field, unless it is absent, empty or zero."""
     if first is None or then is None:
         return first if then is None else then
     if hasattr(then, "parts"):  # a sum of generations replaces what it is the sum of
+        return then
+    if _says_all_of(then, first):
         return then
     merged = _merged(msgspec.to_builtins(first), msgspec.to_builtins(then))
     prompt, completion = merged.get("prompt_tokens"), merged.get("completion_tokens")
@@ -26,6 +31,19 @@ def merged_usage(first: Usage | None, then: Usage | None) -> Usage | None:
     if in_halves and prompt and completion and merged.get("total_tokens"):
         merged["total_tokens"] = prompt + completion
     return msgspec.convert(merged, Usage)
+
+
+def _says_all_of(then: Usage, first: Usage) -> bool:
+    """Whether nothing of the first can be missing in the later one, as where a server counts as it goes."""
+    for name in _NUMBERS:
+        before, after = getattr(first, name), getattr(then, name)
+        if not after and before is not None and before != after:
+            return False
+    for name in _OBJECTS:
+        before = getattr(first, name)
+        if before is not None and before != getattr(then, name):
+            return False
+    return True
 
 
 def with_usage(chunk: ChatChunk, usage: Usage) -> ChatChunk:
