@@ -149,6 +149,28 @@ class ChatChunk(Received, Struct, gc=False, omit_defaults=True):
     alignment: Any = None
     safeguard_results: Any = None
 
+    @property
+    def raw(self) -> bytes:
+        """The JSON as received, byte for byte, unknown fields included; of a chunk made by hand, its JSON."""
+        try:
+            return self.received
+        except AttributeError:
+            return encoded(self)
+
+
+def encoded(chunk: ChatChunk) -> bytes:
+    """Return the JSON of the struct, with the extra members of its tool calls where they stood."""
+    data = msgspec.json.encode(chunk)
+    # In a string the quotes would be escaped.
+    if b'"_extra":' not in data:
+        return data
+    value = msgspec.json.decode(data)
+    for choice in value.get("choices", ()):
+        for call in choice.get("delta", {}).get("tool_calls", ()):
+            for holder in (call, call.get("function", {})):
+                holder.update(holder.pop("_extra", {}))
+    return msgspec.json.encode(value)
+
 
 def decode_odd(data: bytes, halves: Halves | None = None) -> ChatChunk:
     """Return the chunk that JSON is in any shape: nulls for lists, a message for a delta, content in parts.

@@ -12,7 +12,15 @@ import pytest
 import reactivex
 from hypothesis import given, strategies as st
 
-from rxrouter import ChatChunk, Restarted, RouterError, ServerSentEvent, SSEParser, StreamError, ToolCall
+from rxrouter import (
+    ChatChunk,
+    Restarted,
+    RouterError,
+    ServerSentEvent,
+    SSEParser,
+    StreamError,
+    ToolCall,
+)
 from rxrouter._errors import GenerationStopped
 from rxrouter._wire.chunk import Usage, reasoning_of
 from rxrouter._wire.fold import CompletionFold
@@ -440,3 +448,23 @@ def test_a_recording_reaches_every_reader(recording: Path) -> None:
     assert page.text("text") == words_of(chunks) == client.messages.get("run-answer", "")
     assert page.text("reasoning") == thoughts_of(chunks) == client.messages.get("run-answer-reasoning", "")
     assert (client.last == "RUN_FINISHED") is proven(chunks)[1]
+
+
+@pytest.mark.parametrize("make", [OpenAIChunks, NDJSON])
+def test_unknown_members_of_a_call_stand_where_they_stood_in_a_chunk_that_stands_for_many(
+    make: Callable[[], OpenAIChunks | NDJSON],
+) -> None:
+    signed = {**CALL, "extra_content": {"google": {"thought_signature": "x"}}}
+    signed["function"] = {"name": "go", "arguments": '{"a":1}', "k": None, "v": 2}
+    fold = CompletionFold()
+    fold.add(decoded({"id": "gen-1", "choices": [{"index": 0, "delta": {"tool_calls": [signed]}}]}))
+    (whole,) = fold.chunks()
+
+    (line,) = make().chunk(whole)
+
+    (piece,) = json.loads(line)["choices"][0]["delta"]["tool_calls"]
+    assert (piece["extra_content"], piece["function"]["v"]) == (signed["extra_content"], 2)
+    assert not [name for name in (*piece, *piece["function"]) if name.startswith("_")]
+    again = CompletionFold()
+    again.add(decoded(json.loads(line)))
+    assert again.completion().choices == fold.completion().choices

@@ -308,6 +308,10 @@ def test_readers_of_calls_agree_and_release_only_the_calls_of_the_model_when_ser
     for one in chunks:
         fold.add(one)
     assert released(fold.chunks()) == calls
+    fold.add(FINISH)
+    whole = fold.completion()
+    assert [(call.name, call.arguments or "{}") for call in whole.tool_calls] == (calls or [])
+    assert calls is None or not whole.partial_tool_calls
     index = ToolCallIndex()
     for some in pieces:
         for part in some:

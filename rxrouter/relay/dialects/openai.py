@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from rxrouter._errors import RouterError
-from rxrouter._wire.chunk import ChatChunk
+from rxrouter._wire.chunk import ChatChunk, encoded
 from rxrouter._wire.restarted import Restarted
 from rxrouter.relay.dialects.discreet import without_error
 from rxrouter.relay.failure import Failure
@@ -75,11 +75,11 @@ class OpenAIChunks:
 def _payload(chunk: ChatChunk) -> bytes:
     chunk = without_error(chunk)
     raw = chunk.raw
-    ours = raw == msgspec.json.encode(chunk)  # which leaves defaults out; a log gives back the same
+    ours = raw == encoded(chunk)  # which leaves defaults out; a log gives back the same
     return _whole(chunk) if ours else raw
 
 
 def _whole(chunk: ChatChunk) -> bytes:
-    said: dict[str, Any] = msgspec.to_builtins(chunk)
+    said: dict[str, Any] = msgspec.json.decode(encoded(chunk))
     choices = [_CHOICE | choice for choice in said.get("choices", ())]
     return msgspec.json.encode(_CHUNK | said | {"choices": choices})
