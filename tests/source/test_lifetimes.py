@@ -188,7 +188,7 @@ class Lives(RuleBasedStateMachine):
         def leave() -> None:
             raise SystemExit
 
-        loop.call_soon_threadsafe(loop.set_exception_handler, lambda _, __: None)
+        loop.call_soon_threadsafe(loop.set_exception_handler, _ignore)  # which the exit is reported to
         loop.call_soon_threadsafe(leave)
         thread.join(SECONDS)
         assert not thread.is_alive()
@@ -228,6 +228,10 @@ class Lives(RuleBasedStateMachine):
             for error in seen.endings:
                 assert error is None or isinstance(error, ClientClosedError), error
                 assert error is not None or seen.ends_well
+
+
+def _ignore(_: asyncio.AbstractEventLoop, __: dict[str, Any]) -> None:
+    pass
 
 
 def live(examples: int, steps: int, *, forks: bool = False) -> None:
