@@ -29,9 +29,9 @@ R = TypeVar("R")
 
 
 class _Thread(threading.local):
-    """Whether a subscribe of ours is under way on this thread: what operators subscribe to then is not a reader's."""
+    """The owner of the chain that is being subscribed on this thread, whose operators subscribe to its parts."""
 
-    subscribing = False
+    subscribing: Home | None = None
 
 
 _thread = _Thread()
@@ -40,7 +40,7 @@ _thread = _Thread()
 @contextmanager
 def delivering() -> Generator[None]:
     """What is subscribed inside is a reader's, though a value be delivered while one subscribes."""
-    before, _thread.subscribing = _thread.subscribing, False
+    before, _thread.subscribing = _thread.subscribing, None
     try:
         yield
     finally:
@@ -87,12 +87,13 @@ class LoopObservable(Observable[T_co]):
             raise ClientClosedError(f"the {home.owner} is closed")
         home.bind()
         inner = scheduler or home.scheduler
-        if _thread.subscribing:  # an operator's subscription, below which a reader's is guarded
+        # An operator's subscription, below which a reader's is guarded; that of another client ends with this one, too.
+        if _thread.subscribing is home:
             disposable = self._source.subscribe(on_next, on_error, on_completed, scheduler=inner)
             return Subscription(disposable, home.settled)
         guard = _Guard(home, on_next, on_error, on_completed, scheduler)
         home.readers.add(guard)
-        if isinstance(inner, LoopScheduler) and not home.here():
+        if isinstance(inner, LoopScheduler) and not home.here() and _thread.subscribing is None:
             # The state of an operator belongs to one thread: `concat`, subscribed here, could meet the end of its first
             # source there, before it has noted that it subscribed.
             home.call(lambda: guard.attempt(self._connect, guard, inner))
@@ -103,12 +104,12 @@ class LoopObservable(Observable[T_co]):
     def _connect(self, guard: _Guard, scheduler: abc.SchedulerBase) -> None:
         # A source that keeps the order of things by itself tells a reader that raises, too.
         tell = guard.on_reader if isinstance(self._source, Direct) else guard.on_next
-        _thread.subscribing = True
+        before, _thread.subscribing = _thread.subscribing, self._home
         try:
             with ending(guard.outer or guard):
                 chain = self._source.subscribe(tell, guard.on_error, guard.on_completed, scheduler=scheduler)
         finally:
-            _thread.subscribing = False
+            _thread.subscribing = before
         guard.guard(chain)
 
     # Narrower than RxPY's, where anything may come out: an Observable comes out as one that can be awaited.

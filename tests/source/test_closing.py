@@ -456,3 +456,22 @@ def test_chain_that_waits_on_a_loop_closed_by_hand_ends_when_the_client_is_close
         client.close()
 
         assert [type(ending) for ending in endings] == [ClientClosedError]
+
+
+BESIDE: dict[str, Callable[[Observable[Any]], Any]] = {"merge": ops.merge, "zip": ops.zip, "amb": ops.amb}
+
+
+@pytest.mark.parametrize("beside", BESIDE.values(), ids=BESIDE)
+async def test_part_of_another_clients_chain_ends_when_its_own_client_is_closed(beside: Any) -> None:
+    async with served(BUSY) as (client, simulator):
+        another = client_of(simulator)
+        seen = Observed[Any]()
+        part = another.chat("hi").pipe(retry_transient(PATIENT))
+        client.chat("hi").pipe(retry_transient(PATIENT), beside(part)).subscribe(
+            seen.on_next, seen.on_error, seen.on_completed
+        )
+        await until(lambda: len(simulator.exchanges) == 2 and rested(simulator) and not another._home.tasks)
+
+        await another.aclose()
+
+        assert [type(ending) for ending in seen.endings] == [ClientClosedError]
