@@ -10,7 +10,7 @@ from reactivex import abc
 
 from rxrouter._errors import ContentTypeError, EventTooLargeError, ProtocolError, RouterError
 from rxrouter._source.loop import Home
-from rxrouter._source.request import OK, Outgoing, Request, Timeouts
+from rxrouter._source.request import Outgoing, Request, Timeouts, is_success
 from rxrouter._wire.failure import body_error
 
 _JSON = "application/json"
@@ -52,7 +52,7 @@ class Get(Request):
         opened = await self._open("GET", sock_read=self._timeouts.silence)
         if isinstance(opened, RouterError):
             return opened
-        if opened.status != OK:
+        if not is_success(opened.status):
             return await self._refused(opened)
         body, cut = await self._page(opened.content, max_bytes=self._max_bytes + 1)
         if cut is not None or len(body) > self._max_bytes:

@@ -15,12 +15,14 @@ from rxrouter._attempt import Attempt
 from rxrouter._chain import SourceProof
 from rxrouter._errors import ClientClosedError, ContentTypeError, RouterError, SilenceTimeoutError, TransportError
 from rxrouter._gate import Gate
-from rxrouter._source.decode import Reader
+from rxrouter._source.decode import ChunkReader, Reader
 from rxrouter._source.loop import Home
-from rxrouter._source.request import OK, PAGE_SECONDS, Outgoing, Request, Timeouts, transport_error
+from rxrouter._source.request import PAGE_SECONDS, Outgoing, Request, Timeouts, is_success, transport_error
 from rxrouter._source.tap import Tap
 from rxrouter._wire.chunk import ChatChunk
 from rxrouter._wire.failure import body_error
+from rxrouter._wire.first_bytes import as_event, is_completion, is_event_stream
+from rxrouter._wire.sse import MAX_EVENT_BYTES
 
 # How long the end of a body is waited for when all is there: after [DONE], so that the connection goes back to the
 # pool (openai-python waits 0.1 s), after an error, so that its usage is not lost, and for [DONE] after an unambiguous
@@ -89,6 +91,7 @@ class Post(Request):
         self._settle = settle
         self._cut: RouterError | None = None  # why we cancelled our own task
         self._connected = False
+        self._is_refused = False
         self._heard = 0.0  # when the last byte came, by the loop's clock
         self._clock: asyncio.TimerHandle | None = None
         self._brief = False  # as the clock knows it: what is still to come is not waited for as long
@@ -147,9 +150,7 @@ class Post(Request):
         try:
             super()._finish(error)
         finally:
-            response = self._response
-            refused = response is not None and response.content_type != _STREAM
-            if self._connected and (self._generation_id or not refused):  # else nothing was generated
+            if self._connected and (self._generation_id or not self._is_refused):  # else nothing was generated
                 self._settle(self._how, self._generation_id, self._reader.billed)
 
     async def _exchange(self) -> None:
@@ -162,29 +163,55 @@ class Post(Request):
         self._attempt.headers = self._now()
         self._attempt.generation_id = opened.headers.get("X-Generation-Id")
         kind = opened.content_type if "Content-Type" in opened.headers else ""
-        if opened.status != OK or kind != _STREAM:
+        if not is_success(opened.status):
             self._stop_clock()  # a page has clocks of its own, that end it, and not what it says
-            self._finish(await (self._no_stream(opened, kind) if opened.status == OK else self._refused(opened)))
+            self._is_refused = True
+            self._finish(await self._refused(opened))
+        elif kind != _STREAM:
+            await self._read_by_first_bytes(opened.content, kind)
         elif not self._flow(opened.content):
             await self._pull(opened.content)
 
-    async def _no_stream(self, response: aiohttp.ClientResponse, kind: str) -> RouterError:
-        as_json = kind == "application/json"
-        page, cut = await self._page(response.content, None if as_json else PAGE_SECONDS)
-        return body_error(page) or (cut if as_json else None) or ContentTypeError(kind, page)
+    async def _read_by_first_bytes(self, content: aiohttp.StreamReader, kind: str) -> None:
+        """Read a body as what its first bytes are, whatever its type says."""
+        self._stop_clock()
+        # The tap has left such a body to aiohttp.
+        self._tap = None
+        start, cut = await self._page(content, enough=lambda start: is_event_stream(start) is not None)
+        if cut is None and is_event_stream(start):
+            self._alive()
+            self._tick()
+            await self._pull(content, start)
+            return
+        as_json = kind == "application/json" or start.lstrip().startswith((b"{", b"["))
+        if cut is None:
+            seconds, most = (None, MAX_EVENT_BYTES) if as_json else (PAGE_SECONDS, MAX_EVENT_BYTES >> 4)
+            rest, cut = await self._page(content, seconds, most)
+            start += rest
+        if isinstance(self._reader, ChunkReader) and is_completion(start):
+            # The whole answer at once, by a server that streams nothing.
+            self._feed(as_event(start))
+            await self._delivered()
+            self._feed_end(cut)
+            await self._delivered()
+            self._finish(self._reader.outcome(cut))
+            return
+        self._is_refused = True
+        nothing = cut if as_json or not start else None
+        self._finish(body_error(start) or nothing or ContentTypeError(kind, start))
 
-    async def _pull(self, content: aiohttp.StreamReader) -> None:
-        """Feeds what aiohttp reads."""
+    async def _pull(self, content: aiohttp.StreamReader, block: bytes = b"") -> None:
+        """Feed what aiohttp reads, behind the block that has been read before."""
         cut: TransportError | None = None
         while not self._finished:
             try:
-                block = await content.readany()
+                block = block or await content.readany()
             except (aiohttp.ClientError, OSError) as error:
                 cut = transport_error(error, "read")
                 block = _left_in(content)
             at_end = not block
             self._feed(block)
-            del block  # or it would be kept until the next one comes
+            block = b""  # or it would be kept until the next one comes
             await self._delivered()
             if self._disposed:
                 return
@@ -294,7 +321,7 @@ class Post(Request):
 
     def _connect(self, writer: AbstractStreamWriter) -> None:
         """The connection stands."""
-        self._tap = Tap.on(writer, _WAITING_BYTES)
+        self._tap = Tap.on(writer, _WAITING_BYTES, self._alive)
         self._connected = True
         self._alive()
         self._tick()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, Literal
 
 import aiohttp
+from aiohttp.http_exceptions import BadHttpMessage, ContentEncodingError, LineTooLong
 from msgspec import Struct
 from reactivex import abc
 
@@ -18,10 +20,18 @@ from rxrouter._gate import Gate, as_exception, call_on
 from rxrouter._source.loop import Home
 from rxrouter._wire.failure import status_error
 
-OK = 200
+# Of one header of an answer, and of its status line. Gateways send policies, cookies and traces of many kilobytes.
+_HEADER_BYTES = 1 << 16
+_HEADERS = 1 << 13
+# Codings of which aiohttp takes a body out, if it finds a library for them, and names that gateways give to none.
+_CODINGS = {"gzip", "deflate", "br", "zstd"}
+_CODING_CHARS = 40
+_IN_BRACKETS = re.compile(r"\((\w+)\)")
+_NO_CODINGS = {"", "identity", "none", "binary", "text", "utf-8", "utf8"}
 # An error page is read for its message: this much of it, in this time.
 _PAGE_BYTES = 1 << 20
 PAGE_SECONDS = 5.0
+_SUCCESS = range(200, 300)
 # What aiohttp raises where there was no connection yet.
 _UNCONNECTED = (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.InvalidURL)
 
@@ -222,6 +232,9 @@ class Request(abc.DisposableBase):
                 raise_for_status=False,  # whatever a given session says: its error would carry the key
                 allow_redirects=False,  # a POST that follows a 302 becomes a GET, and the key would travel
                 timeout=aiohttp.ClientTimeout(total=None, connect=limit, sock_connect=None, sock_read=sock_read),
+                max_line_size=_HEADER_BYTES,
+                max_field_size=_HEADER_BYTES,
+                max_headers=_HEADERS,
                 **more,
             )
         except aiohttp.ServerTimeoutError as error:
@@ -232,17 +245,29 @@ class Request(abc.DisposableBase):
         except (aiohttp.ClientError, OSError) as error:
             unconnected = isinstance(error, _UNCONNECTED) or not isinstance(error, aiohttp.ClientError)
             return transport_error(error, "connect" if unconnected else "read")
-        return self._response
+        coding = self._response.headers.get("Content-Encoding", "").strip().lower()
+        return self._response if coding in _CODINGS | _NO_CODINGS else _undecodable(coding)
 
     async def _refused(self, response: aiohttp.ClientResponse) -> RouterError:
-        """The error that an answer other than 200 is."""
+        """Return the error that an answer other than 2xx is."""
         page, _ = await self._page(response.content, PAGE_SECONDS)
         return status_error(response.status, response.headers, page, self._home.scheduler.now.timestamp())
 
     async def _page(
-        self, content: aiohttp.StreamReader, seconds: float | None = None, max_bytes: int = _PAGE_BYTES
+        self,
+        content: aiohttp.StreamReader,
+        seconds: float | None = None,
+        max_bytes: int = _PAGE_BYTES,
+        enough: Callable[[bytes], bool] | None = None,
     ) -> tuple[bytes, TransportError | None]:
-        """The body of an answer that is no stream: what can be had of it, in that time, and what cut it."""
+        """Return the body of an answer that is no stream, as much as comes in that time, and the error that cut it.
+
+        Args:
+            content: The body.
+            seconds: The time for all of it; None for no limit but that of silence.
+            max_bytes: Reading stops at so many.
+            enough: Is called with what has come; a true result stops reading, too.
+        """
         page = bytearray()
         silence = self._timeouts.silence
         try:
@@ -253,11 +278,18 @@ class Request(abc.DisposableBase):
                     if not block:
                         break
                     page += block
+                    if enough is not None and enough(bytes(page)):
+                        return bytes(page), None
         except TimeoutError:
             return bytes(page), SilenceTimeoutError(silence or seconds or 0.0)
         except (aiohttp.ClientError, OSError) as error:
             return bytes(page), transport_error(error, "read")
         return bytes(page[:max_bytes]), None
+
+
+def is_success(status: int) -> bool:
+    """Return whether the body of an answer with this status is an answer to the question."""
+    return status in _SUCCESS
 
 
 def transport_error(error: Exception, phase: Literal["connect", "read"]) -> TransportError:
@@ -270,10 +302,34 @@ def transport_error(error: Exception, phase: Literal["connect", "read"]) -> Tran
     elif isinstance(error, aiohttp.ClientHttpProxyError):
         what, cause = f"the proxy answered HTTP {error.status}", None
     elif isinstance(error, aiohttp.ClientResponseError):  # it carries the request's headers, the key with them
-        what, cause = "the answer is no valid HTTP", None
+        return _unreadable_head(error)
     else:
         what = str(error) or type(error).__name__
     mapped = TransportError(what, phase=phase)
     mapped.transient = not isinstance(error, aiohttp.ClientSSLError | aiohttp.InvalidURL)  # they stay wrong
     mapped.__cause__ = cause
     return mapped
+
+
+def _unreadable_head(error: aiohttp.ClientResponseError) -> TransportError:
+    """Return the error that an answer is whose head aiohttp refuses."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ContentEncodingError):
+            coding = _IN_BRACKETS.search(cause.message)
+            return _undecodable(coding[1] if coding else "unknown")
+        if isinstance(cause, LineTooLong) or (isinstance(cause, BadHttpMessage) and "Too many head" in cause.message):
+            return _lasting(f"the answer's headers are larger than {_HEADER_BYTES} bytes")
+        cause = cause.__cause__
+    return TransportError("the answer is no valid HTTP", phase="read")
+
+
+def _undecodable(coding: str) -> TransportError:
+    return _lasting(f"the answer's content coding {coding[:_CODING_CHARS]!r} can't be decoded: its library is missing")
+
+
+def _lasting(what: str) -> TransportError:
+    """Return an error that comes again with the same request."""
+    error = TransportError(what, phase="read")
+    error.transient = False
+    return error

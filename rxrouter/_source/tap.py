@@ -16,7 +16,7 @@ from rxrouter._wire.chunked import PlainChunks
 _HEAD_END = b"\r\n\r\n"
 # Seconds from the head to `begin`; later, something else reads the answer, such as a tool that records it.
 _BEGIN_SECONDS = 0.1
-_HEAD_BYTES = 1 << 16  # a longer head aiohttp refuses
+_HEAD_BYTES = 1 << 17  # in a longer head aiohttp finds the end
 _TYPE = re.compile(rb"\r\ncontent-type:[ \t]*text/event-stream[ \t]*[;\r]")
 _CODINGS = re.compile(rb"\r\n(?:transfer-encoding|content-encoding|content-length)[^\r]*")
 
@@ -31,10 +31,12 @@ class Tap(asyncio.Protocol):
     Args:
         transport: Of the connection.
         high: How many bytes may wait for being taken; with more, the socket is read no further.
+        alive: Is called for what comes of the head, interim responses included.
     """
 
     __slots__ = (
         "_aiohttp",
+        "_alive",
         "_blocks",
         "_body",
         "_chunks",
@@ -53,12 +55,13 @@ class Tap(asyncio.Protocol):
     content: aiohttp.StreamReader
     """Where aiohttp gives what it gets of the body."""
 
-    def __init__(self, transport: asyncio.Transport, high: int) -> None:
+    def __init__(self, transport: asyncio.Transport, high: int, alive: Callable[[], object] = object) -> None:
         self.over = False  # aiohttp has the rest
         self._transport = transport
         below = transport.get_protocol()
         self._aiohttp: asyncio.Protocol = below.replaced() if isinstance(below, Tap) else cast(asyncio.Protocol, below)
         self._high = high
+        self._alive = alive
         self._head = b""  # what is there of it
         self._chunks: PlainChunks | None = None  # where the body is ours
         # What has come of the body until `begin`, as received: until then aiohttp may still get it.
@@ -72,11 +75,11 @@ class Tap(asyncio.Protocol):
         transport.set_protocol(self)
 
     @classmethod
-    def on(cls, writer: AbstractStreamWriter, high: int) -> Tap | None:
+    def on(cls, writer: AbstractStreamWriter, high: int, alive: Callable[[], object]) -> Tap | None:
         """A tap of the connection on which a request's body is being written; None where none can be."""
         try:
             transport = writer.transport if isinstance(writer, StreamWriter) else None
-            return None if transport is None else cls(transport, high)
+            return None if transport is None else cls(transport, high, alive)
         except NotImplementedError:  # a transport of somebody else's loop
             return None
 
@@ -198,6 +201,7 @@ class Tap(asyncio.Protocol):
 
     def _read_head(self, data: bytes) -> None:
         """Passes the head on, and keeps what is behind it, if that is ours."""
+        self._alive()
         while data:
             seen = self._head + data
             head, end, behind = seen.partition(_HEAD_END)

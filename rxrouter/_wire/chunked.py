@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
+# A chunk of 2^64 bytes, or more, is damage. Only aiohttp's parser in C refuses it; the one in Python waits for it.
+_TOO_LONG = re.compile(rb"0*[1-9A-Fa-f][0-9A-Fa-f]{16}")
 _BEGUN = re.compile(rb"[0-9A-Fa-f]{0,8}\r?")  # what may become one
+# Where a size should be, any parser refuses it.
+_NO_SIZE = b"\r\n"
 _LAST = b"0\r\n\r\n".split(b"\r\n")
 _SMALL = 4096  # bytes of a chunk up to which looking for line ends inside is cheaper than leaping from size to size
 _sizes: dict[bytes, int] = {}  # of small chunks, as they were written; so reading one again is a look-up
@@ -54,7 +58,7 @@ class PlainChunks:
                     self._start = data[at:]
                     break
                 if size is None or not (left := int(size[1], 16)):
-                    self.rest = data[at:]
+                    self.rest = _NO_SIZE if _TOO_LONG.match(data, at) else data[at:]
                     break
                 self._are_small = left <= _SMALL
                 if self._are_small and len(_sizes) < _SMALL:
@@ -65,7 +69,7 @@ class PlainChunks:
                 out.append(data[at:stop])
             line_end = data[stop : stop + 2]
             if not b"\r\n".startswith(line_end):
-                self.rest = b"\r\n"  # where a size should be, any parser refuses it
+                self.rest = _NO_SIZE
                 break
             if len(line_end) < 2:  # noqa: PLR2004 - the rest of it, or of the chunk, is still to come
                 left -= min(stop, end) - at
