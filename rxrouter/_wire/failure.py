@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
@@ -12,6 +11,7 @@ import msgspec
 from rxrouter._errors import StatusError, StreamError, is_transient_status
 from rxrouter._wire.chunk import ChatChunk
 from rxrouter._wire.json import as_list, as_object
+from rxrouter._wire.pauses import pause_of_error, pause_of_headers, pause_until_reset, told_retryable
 
 # The names under which servers put the parts of an error; the first that says something counts.
 _CODES = ("code", "http_status", "status_code", "statusCode", "status", "error_code", "errorCode", "err_code")
@@ -61,9 +61,15 @@ def status_error(status: int, headers: Mapping[str, str], body: bytes, now: floa
     facts = _facts((as_list(value) or [value])[0] if error is None else error)
     if not facts["message"]:
         facts["message"] = _plain_text(body)
-    pause = facts.pop("retry_after")
-    reset = _reset(facts["metadata"], headers)
-    return StatusError(status, retry_after=_first(_retry_after(headers, now), pause, reset, now), **facts)
+    told = told_retryable(headers)
+    if told is not None:
+        facts["retryable"] = told
+    pauses = (
+        pause_of_headers(headers, now),
+        facts.pop("retry_after"),
+        pause_until_reset(_reset(facts["metadata"], headers), now),
+    )
+    return StatusError(status, retry_after=next((pause for pause in pauses if pause is not None), None), **facts)
 
 
 def stream_error(chunk: ChatChunk) -> StreamError | None:
@@ -219,7 +225,7 @@ def _facts(error: Any) -> dict[str, Any]:
         "error_type": next((name for value in types if (name := _text(value)) and name not in _NO_TYPES), None),
         "provider": _text(metadata.get("provider_name")),
         "retryable": retryable if isinstance(retryable, bool) else None,
-        "retry_after": _seconds(availability.get("retry_after")),
+        "retry_after": pause_of_error(error),
     }
 
 
@@ -248,43 +254,10 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _seconds(value: Any) -> float | None:
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return seconds if 0 <= seconds < float("inf") else None
-
-
-def _retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """`Retry-After`: seconds, or a date (RFC 9110 10.2.3)."""
-    value = headers.get("Retry-After")
-    if value is None:
-        return None
-    if (seconds := _seconds(value)) is not None:
-        return seconds
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-    except (ValueError, OverflowError):  # dates beyond time, zones beyond earth
-        return None
-
-
-def _reset(metadata: dict[str, Any] | None, headers: Mapping[str, str]) -> float | None:
-    """`X-RateLimit-Reset` as Unix time in seconds: OpenRouter's is in milliseconds, and repeated in the metadata."""
+def _reset(metadata: dict[str, Any] | None, headers: Mapping[str, str]) -> Any:
+    """`X-RateLimit-Reset`, which OpenRouter repeats in the metadata."""
     repeated = as_object(as_object(metadata).get("headers"))
-    value = headers.get("X-RateLimit-Reset") or repeated.get("X-RateLimit-Reset")
-    reset = _seconds(value)
-    if reset is None:
-        return None
-    return reset / 1000 if reset > 1e11 else reset  # noqa: PLR2004 - seconds reach 1e11 in the year 5138
-
-
-def _first(retry_after: float | None, pause: float | None, reset: float | None, now: float) -> float | None:
-    if retry_after is not None:
-        return retry_after
-    if pause is not None:
-        return pause
-    return None if reset is None else max(0.0, reset - now)
+    return headers.get("X-RateLimit-Reset") or repeated.get("X-RateLimit-Reset")
 
 
 def _plain_text(body: bytes) -> str:
