@@ -578,7 +578,7 @@ async def test_a_server_that_gives_nothing_ends_with_what_each_attempt_was() -> 
 
 
 async def test_a_reader_that_leaves_in_a_continuation_closes_its_socket() -> None:
-    rest = [*answer(WORDS[len("one two three") :], comments=0)[:1], Act.HANG]
+    rest: list[Step] = [*answer(WORDS[len("one two three") :], comments=0)[:1], Act.HANG]
     async with served(in_turn(Reply([*HALF, Act.CUT]), Reply(rest))) as (client, simulator):
         heard: list[ChatChunk] = []
         subscription = client.chat("hi").pipe(retry_transient(CONTINUE)).subscribe(heard.append)
