@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rxrouter._wire.chunk import ChatChunk
+from rxrouter._wire.completion import is_whole
 from rxrouter._wire.finish_reasons import cutting_reason, is_completing
 from rxrouter._wire.fold import CompletionFold
 from rxrouter._wire.message import ToolCall
@@ -37,6 +38,11 @@ class Asked:
         """All calls, as far as they were received."""
         received = self.fold.completion("streaming")
         return [call for part in received.choices if part.index == self._choice for call in part.partial_tool_calls]
+
+    @property
+    def proven(self) -> bool:
+        """Whether all calls may be run, if the stream has ended with proof."""
+        return self.doubt() is None and all(map(is_whole, self.calls()))
 
     def doubt(self) -> str | None:
         """Why the model may not have said all; None if it has."""

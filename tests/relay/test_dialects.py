@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +218,9 @@ def test_chunks_are_bytes_as_received(chunks: list[ChatChunk]) -> None:
     plain = [value for value in chunks if not isinstance(value, Restarted)]
     for value in plain:
         value.received = b" " + value.raw
-    assert told(OpenAIChunks(), plain) == [*(value.raw for value in plain), b"[DONE]"]
+    calls = any(choice.delta.tool_calls for value in plain for choice in value.choices)
+    # The finish of a choice with calls waits, and may change; the rest is sent as it came.
+    assert calls or told(OpenAIChunks(), plain) == [*(value.raw for value in plain), b"[DONE]"]
     assert told(NDJSON(), plain) == [value.raw for value in plain]
 
 
@@ -430,6 +433,75 @@ def test_the_simulator_s_answer_reaches_every_reader() -> None:
     chunks = received(b"".join(answer("Hello, world.", reasoning="Hm.", tool_calls=[("go", '{"a": 1}')])))
     assert Page(told(UIMessages(), chunks)).text("text") == "Hello, world."
     assert Client(told(agent(), chunks)).messages["run-answer"] == "Hello, world."
+
+
+# The finish reason makes a client run the calls, so it waits until they are proven.
+
+GO = decoded({"choices": [{"delta": {"tool_calls": [CALL]}}]})
+GO_ON = decoded({"choices": [{"delta": {"tool_calls": [{"index": 0, "function": {"arguments": "}"}}]}}]})
+BILL = ChatChunk(usage=Usage(cost=1.0))
+
+
+def finishes(payloads: list[bytes]) -> list[str | None]:
+    return [choice["finish_reason"] for event in events(payloads) for choice in event["choices"]]
+
+
+def test_openai_chunks_sends_the_finish_of_whole_calls_as_received_when_the_answer_is_proven() -> None:
+    chunks = [GO, GO_ON, answered("tool_calls"), BILL]
+    encoder = OpenAIChunks()
+
+    sent = [list(encoder.chunk(value)) for value in chunks]
+
+    assert [len(payloads) for payloads in sent] == [1, 1, 0, 0]
+    assert [*chain.from_iterable(sent), *encoder.end()] == told(Waiting(), chunks)
+
+
+class Waiting(OpenAIChunks):
+    """One that does not wait."""
+
+    def _holds(self, chunk: ChatChunk) -> bool:  # noqa: ARG002 - it holds nothing
+        return False
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [GO, answered("tool_calls")],
+        [GO, GO_ON, answered("tool_calls", "length")],
+        [GO, GO_ON, answered("length")],
+        [GO, GO_ON, answered("stop", "MALFORMED_FUNCTION_CALL")],
+        [GO, GO_ON],
+    ],
+    ids=["half", "native length", "length", "malformed", "no finish"],
+)
+def test_openai_chunks_ends_cut_calls_by_length_when_the_stream_completes(chunks: list[ChatChunk]) -> None:
+    payloads = told(OpenAIChunks(), [*chunks, BILL])
+
+    assert [finish for finish in finishes(payloads[:-1]) if finish] == ["length"]
+    assert payloads[-1] == b"[DONE]"
+
+
+def test_openai_chunks_sends_no_finish_of_calls_when_the_stream_fails() -> None:
+    encoder = OpenAIChunks()
+    payloads = [payload for value in (GO, GO_ON, answered("tool_calls")) for payload in encoder.chunk(value)]
+    payloads += encoder.error(FAILURE)
+
+    assert [finish for finish in finishes(payloads[:-1]) if finish] == ["error"]
+
+
+@given(st.integers(0, 8))
+def test_openai_chunks_gives_a_reader_that_resumes_the_same_frames(after: int) -> None:
+    chunks = [chunk({"content": "Hm. "}), GO, GO_ON, answered("tool_calls"), BILL]
+    whole = told(OpenAIChunks(), chunks)
+    encoder = OpenAIChunks()
+    sent: list[bytes] = []
+    for number, value in enumerate(chunks):
+        if number < after:
+            encoder.skip(value)
+        else:
+            sent += encoder.chunk(value)
+
+    assert [*sent, *encoder.end()] == whole[min(after, 3) :]
 
 
 OTHER = ("responses", "error", "messages")  # dialects of the recordings that are not relayed

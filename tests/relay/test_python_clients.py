@@ -71,6 +71,15 @@ async def test_openai_folds_the_tool_calls() -> None:
 
 
 @both
+async def test_openai_reads_the_finish_reason_length_when_a_tool_call_is_cut(server: str) -> None:
+    whole = answer("", tool_calls=[("go", '{"to": "Oslo"}')])
+    pieces = [event for event in whole if b"Oslo" not in event and b'"}' not in event.partition(b'"arguments":')[2][:6]]
+    async with relay_of(server, Reply.of(pieces)) as (_, front, _), by_openai(front.port) as chunks:
+        finishes = {choice.finish_reason async for chunk in chunks for choice in chunk.choices}
+    assert finishes == {None, "length"}
+
+
+@both
 async def test_openai_s_helper_folds_what_was_coalesced(server: str) -> None:
     reply = Reply.of(answer("Hello, world.", reasoning="Hm.", tool_calls=[("go", '{"to": "Oslo"}')]))
     async with (
