@@ -19,6 +19,7 @@ from rxrouter._errors import ClientClosedError, ConnectTimeoutError, RouterError
 from rxrouter._gate import Gate, as_exception, call_on
 from rxrouter._source.loop import Home
 from rxrouter._wire.failure import status_error
+from rxrouter._wire.secrets import strike_out
 
 # Of one header of an answer, and of its status line. Gateways send policies, cookies and traces of many kilobytes.
 _HEADER_BYTES = 1 << 16
@@ -120,6 +121,7 @@ class Request(abc.DisposableBase):
         """Puts the facts on an error, unless it is another request's, that an observer passes on."""
         if error.elapsed is None:
             error.elapsed = self._loop.time() - self._began
+            strike_out(error, self._outgoing.headers)
 
     def _start(self) -> None:
         if self._disposed:
@@ -240,7 +242,7 @@ class Request(abc.DisposableBase):
         except aiohttp.ServerTimeoutError as error:
             silent = isinstance(error, aiohttp.SocketTimeoutError)
             timeout = SilenceTimeoutError(sock_read or 0.0) if silent else ConnectTimeoutError(limit or 0.0)
-            timeout.__cause__ = error
+            timeout.__cause__ = without_frames(error)
             return timeout
         except (aiohttp.ClientError, OSError) as error:
             unconnected = isinstance(error, _UNCONNECTED) or not isinstance(error, aiohttp.ClientError)
@@ -307,8 +309,21 @@ def transport_error(error: Exception, phase: Literal["connect", "read"]) -> Tran
         what = str(error) or type(error).__name__
     mapped = TransportError(what, phase=phase)
     mapped.transient = not isinstance(error, aiohttp.ClientSSLError | aiohttp.InvalidURL)  # they stay wrong
-    mapped.__cause__ = cause
+    mapped.__cause__ = None if cause is None else without_frames(cause)
     return mapped
+
+
+def without_frames(error: BaseException) -> BaseException:
+    """Return the error without the frames of it and of all below it: their locals hold headers and bodies."""
+    left: list[BaseException | None] = [error]
+    seen = set[int]()
+    while left:
+        below = left.pop()
+        if below is not None and id(below) not in seen:
+            seen.add(id(below))
+            below.__traceback__ = None
+            left += [below.__cause__, below.__context__]
+    return error
 
 
 def _unreadable_head(error: aiohttp.ClientResponseError) -> TransportError:
