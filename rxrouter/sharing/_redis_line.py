@@ -28,6 +28,7 @@ from redis.exceptions import (
 
 from rxrouter._errors import ClientClosedError, LogLostError
 from rxrouter.sharing._redis_settings import Settings
+from rxrouter.sharing._redis_tls import TLSMistakeError, connect
 
 Command: TypeAlias = tuple[str | bytes | int, ...]
 
@@ -38,7 +39,8 @@ _ANSWER_SECONDS = 5.0  # a server from which nothing comes for longer is as good
 _AT_ONCE = 256  # commands and replies; then the loop has its turn, and the time for an answer begins anew
 # Seconds between two tries. Whoever writes is back a good part of a lease before anybody who reads can miss it.
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_OF_LEASE = 0.02, 1.0, 0.25
-_HOPELESS = (AuthenticationError, AuthorizationError, NoPermissionError, ClientClosedError)  # time does not heal them
+# Time does not heal them.
+_HOPELESS = (AuthenticationError, AuthorizationError, NoPermissionError, ClientClosedError, TLSMistakeError)
 # Refusals for the state that the server is in; any other is for what one command asks. In a script's error, before
 # Redis 7, there is only the text to tell them by.
 _STATES = (OutOfMemoryError, ReadOnlyError, AskError, ClusterDownError, NoPermissionError, TryAgainError)
@@ -165,7 +167,7 @@ class Line:
                 connection = await self._connected()
                 await _send(connection, list(chain.from_iterable(question.commands for question in questions)))
                 await self._receive(connection, questions, self._limit)
-        except (RedisError, OSError, TimeoutError, ClientClosedError) as error:
+        except (RedisError, OSError, TimeoutError, ClientClosedError, TLSMistakeError) as error:
             for question in questions:
                 question.error = question.error and error
             await self._drop()
@@ -208,7 +210,7 @@ class Line:
             if moved is not None:
                 connection.host, connection.port = moved
             self._connection = connection
-            await connection.connect()
+            await connect(connection)
             self._moved = moved
             self.since = asyncio.get_running_loop().time()
         return self._connection
@@ -321,7 +323,7 @@ def lost(error: BaseException | None) -> LogLostError:
     """Return the error that readers get when Redis has failed by this one."""
     if isinstance(error, ResponseError):
         return LogLostError(f"Redis refuses: {_said(error)}")
-    if isinstance(error, ClientClosedError):
+    if isinstance(error, ClientClosedError | TLSMistakeError):
         return LogLostError(str(error))
     return LogLostError(f"Redis is out of reach ({type(error).__name__})")
 
