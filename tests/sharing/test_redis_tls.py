@@ -33,6 +33,7 @@ def _server_context(certificate: Any) -> ssl.SSLContext:
 async def door(port: int, context: ssl.SSLContext) -> AsyncGenerator[int]:
     """The port of a TLS server before the one on this port."""
     going: set[asyncio.Task[Any]] = set()
+    opened: list[asyncio.StreamWriter] = []
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -42,6 +43,7 @@ async def door(port: int, context: ssl.SSLContext) -> AsyncGenerator[int]:
 
     async def enter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_server, to_server = await asyncio.open_connection("127.0.0.1", port)
+        opened.extend((writer, to_server))
         for pair in ((reader, to_server), (from_server, writer)):
             going.add(asyncio.create_task(forward(*pair)))
 
@@ -50,6 +52,8 @@ async def door(port: int, context: ssl.SSLContext) -> AsyncGenerator[int]:
 
     async with await asyncio.start_server(enter_in_task, "127.0.0.1", 0, ssl=context) as listening:
         yield listening.sockets[0].getsockname()[1]
+    for writer in opened:
+        writer.transport.abort()
     for task in going:
         task.cancel()
     await asyncio.gather(*going, return_exceptions=True)
