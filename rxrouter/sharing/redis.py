@@ -36,6 +36,11 @@ class RedisLog:
       the chunk has, and little else. Readers in one process, however many, are one.
     - Two connections a process. Each generation that runs takes 2 commands a third of a `lease`, for its signs of life.
 
+    Redis replicates asynchronously: a replica that is promoted may lack the last entries, which readers already have. A
+    generation that still runs then ends with LogLostError. Of one that had ended, the new server may have a part
+    only, without its ending: for later readers and for `status` it has lost its producer, though earlier ones read
+    all. `min-replicas-to-write` bounds the loss; it does not exclude it.
+
     The keys of a namespace are in one slot, because one read blocks on all of them: so a namespace is on one server.
     `Spread` over three namespaces, on three servers or in a cluster, carries three times that.
 
