@@ -340,6 +340,14 @@ class UnknownGenerationError(RouterError):
         self.key = key  # not in the text: who knows a key may read
 
 
+class GenerationCycleError(RouterError):
+    """The chunks of a generation follow the generation itself, so that it would never end."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__("the generation follows itself")
+        self.key = key
+
+
 class GenerationStopped(RouterError):  # noqa: N818 - somebody wanted it so
     """Somebody asked for the end, by `Hub.stop`."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import partial
 
 from reactivex import Observable, abc
@@ -20,6 +21,13 @@ from rxrouter.operators._fanout import FanoutReader
 from rxrouter.sharing._entries import decode_ending, encode, encode_ending
 from rxrouter.sharing.log import Log, Writer
 from rxrouter.sharing.tape import Tape
+
+_producing: ContextVar[Production | None] = ContextVar("rxrouter_producing", default=None)
+
+
+def producing() -> Production | None:
+    """Return the generation whose chunks are subscribed in the running context; None outside of any."""
+    return _producing.get()
 
 
 class Production(abc.ObserverBase[ChatChunk]):
@@ -43,6 +51,7 @@ class Production(abc.ObserverBase[ChatChunk]):
         self._writer: Writer | None = None
         self.sources: set[abc.DisposableBase] = set()
         self._proof = ChunkProof()
+        self._follows: set[Production] = set()
         self._upstream = SingleAssignmentDisposable()
         self._subscription: abc.DisposableBase | None = None
 
@@ -65,6 +74,7 @@ class Production(abc.ObserverBase[ChatChunk]):
     def _subscribe(self, chunks: Observable[ChatChunk]) -> None:
         # For the rest of this task: a consumer of the starter's values must not pause the generation.
         leave_gate()
+        _producing.set(self)
         scheduler = None if isinstance(chunks, LoopObservable) else self._scheduler
         with scope(set()), ending(self), self._proof.ledger.collecting(alone=True):
             try:
@@ -73,6 +83,17 @@ class Production(abc.ObserverBase[ChatChunk]):
                 self._finish(error)
             else:
                 self._upstream.disposable = self._subscription
+
+    def may_follow(self, other: Production) -> bool:
+        """Note that this generation is made of another one's chunks; return False if that would be a cycle."""
+        if other is self or other.reaches(self):
+            return False
+        self._follows.add(other)
+        return True
+
+    def reaches(self, other: Production) -> bool:
+        """Return whether this generation follows the other, directly or by way of others."""
+        return any(followed is other or followed.reaches(other) for followed in self._follows)
 
     def join(self, reader: FanoutReader[ChatChunk], follow: Callable[[], Tape], after: int) -> None:
         """Has a reader follow what is, or will be, in the log."""
@@ -120,6 +141,7 @@ class Production(abc.ObserverBase[ChatChunk]):
         """Takes no more, and closes the source."""
         if not self.over.done():
             self.over.set_result(None)
+            self._follows.clear()
             self._on_over()
             if (raised := close_chain(self._upstream, self.sources)) is not None:
                 what = "the source of a shared generation raised when it was disposed"

@@ -11,14 +11,14 @@ from msgspec import Struct
 from reactivex import Observable, abc, operators as ops
 
 from rxrouter._chain import Proof
-from rxrouter._errors import ClientClosedError, GenerationStopped, RouterError
+from rxrouter._errors import ClientClosedError, GenerationCycleError, GenerationStopped, RouterError
 from rxrouter._gate import running_loop
 from rxrouter._source.loop import Home
 from rxrouter._source.observable import Direct, LoopObservable
 from rxrouter._wire.chunk import ChatChunk
 from rxrouter.operators._fanout import FanoutReader
 from rxrouter.sharing._entries import another
-from rxrouter.sharing._production import Production
+from rxrouter.sharing._production import Production, producing
 from rxrouter.sharing.log import Log, Status
 from rxrouter.sharing.memory import MemoryLog
 
@@ -68,7 +68,9 @@ class Hub:
             key: Its name; there is one producer for it among all hubs of the log.
             chunks: Subscribed at most once, by this hub, whether anybody reads or not.
         Emits: what `follow(key)` does; elsewhere, too, once `await status(key)` here has returned.
-        Errors: what the generation ended with. It is kept, too: a new try wants a new key.
+        Errors: what the generation ended with. It is kept, too: a new try wants a new key. Chunks that follow this very
+            generation, also by way of others of this hub, end it with GenerationCycleError; an operator that ends the
+            chunks before their source has finished ends it with GenerationStopped.
         Cancels: the reading. The generation goes on; see `stop`.
 
         Raises:
@@ -114,7 +116,8 @@ class Hub:
         def read(observer: abc.ObserverBase[ChatChunk]) -> abc.DisposableBase:
             reader = _Reader(observer, self._home.scheduler)
             reader.gate.offer()
-            self._home.call(lambda: self._join(key, reader, start))
+            reads_for = producing()
+            self._home.call(lambda: self._join(key, reader, start, reads_for))
             return reader
 
         return LoopObservable(Direct(read), self._home)
@@ -188,8 +191,11 @@ class Hub:
         if self._home.closed:
             raise ClientClosedError("the hub is closed")
 
-    def _join(self, key: str, reader: FanoutReader[ChatChunk], after: int) -> None:
+    def _join(self, key: str, reader: FanoutReader[ChatChunk], after: int, reads_for: Production | None) -> None:
         production = self._productions.get(key)
+        if reads_for is not None and production is not None and not reads_for.may_follow(production):
+            reader.fail(GenerationCycleError(key))
+            return
         if self._home.closed:
             reader.fail(ClientClosedError("the hub is closed"))
         elif production is None:

@@ -11,6 +11,7 @@ from reactivex import Observable, from_iterable, operators as ops
 
 from rxrouter import (
     ChatChunk,
+    GenerationCycleError,
     Overflow,
     RouterError,
     StatusError,
@@ -656,3 +657,34 @@ def _divide(_: ChatChunk) -> ChatChunk:
 
 def _text(raw: bytes) -> str:
     return decode(raw).choices[0].delta.content or ""
+
+
+async def test_generation_ends_with_an_error_when_it_follows_itself() -> None:
+    async with Hub() as hub:
+        ending = await Reader(hub.start("k", hub.follow("k"))).until_over()
+        assert isinstance(ending, GenerationCycleError)
+        assert (await hub.status("k")).state == "failed"
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+async def test_generations_end_with_an_error_when_they_follow_each_other_in_a_ring(size: int) -> None:
+    async with Hub() as hub:
+        readers = [
+            Reader(hub.start(f"{number}", hub.follow(f"{(number + 1) % size}").pipe(ops.map(lambda chunk: chunk))))
+            for number in range(size)
+        ]
+        for reader in readers:
+            assert isinstance(await reader.until_over(), GenerationCycleError)
+
+
+async def test_generation_may_follow_another_that_follows_a_third() -> None:
+    source = Source()
+    async with Hub() as hub:
+        await started(hub, "first", source)
+        hub.start("second", hub.follow("first"))
+        reader = Reader(hub.start("third", hub.follow("second").pipe(ops.merge(hub.follow("first")))))
+        await hub.status("third")
+        source.say(2)
+        source.end()
+        assert await reader.until_over() is None
+        assert len(reader.read) == 4
