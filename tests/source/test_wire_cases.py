@@ -18,9 +18,6 @@ from tests.support import SHARED, Observed, needs_shared, observe
 FOLDER = SHARED / "cases" / "wire"
 CASES: dict[str, Any] = json.loads((FOLDER / "cases.json").read_bytes()) if FOLDER.is_dir() else {}
 
-# Cases that do not end right yet. A name leaves this list when its case does, and the list leaves with its last name.
-NOT_YET = {}
-
 Part = bytes | float
 Cut = Callable[[bytes], list[bytes]]
 
@@ -143,7 +140,4 @@ async def test_an_answer_of_a_real_server_ends_right_at_any_cut(name: str, cut: 
     async with raw_answer(parts, CUTS[cut]) as base_url, asyncio.timeout(30):
         wrong = await wrong_of(base_url, case["right"])
 
-    if name in NOT_YET:
-        assert wrong, f"{name} ends right: it leaves NOT_YET"
-    else:
-        assert not wrong, case["what"]
+    assert not wrong, case["what"]
