@@ -34,6 +34,7 @@ from rxrouter._wire.chunk import ChatChunk
 from rxrouter._wire.json import Received
 from rxrouter._wire.request import ChatRequest, chat_request
 from rxrouter._wire.sse import MAX_EVENT_BYTES, Comment, ServerSentEvent
+from rxrouter._wire.surrogates import encoded
 
 A = TypeVar("A", bound=Received)
 
@@ -157,7 +158,7 @@ class OpenRouter:
             TypeError: the body is no JSON.
             ValueError: there is no API key, or the path has no slash in front, or a fragment.
         """
-        return self._stream(path, msgspec.json.encode(body), partial(EventReader, self._max_event_bytes))
+        return self._stream(path, encoded(body), partial(EventReader, self._max_event_bytes))
 
     def models(self) -> LoopObservable[Model]:
         """The catalogue, which is public: it needs no key.

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from rxrouter._wire.message import AssistantMessage, Discreet, Message, with_members
+from rxrouter._wire.surrogates import encoded
 
 Positive = Annotated[int, Meta(ge=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
@@ -167,6 +168,8 @@ class ChatRequest(Discreet, frozen=True):
         for name, value in zip(_CHECKS, _checked_fields(self), strict=True):
             if value is not None:
                 _check(name, value, _CHECKS[name])
+        # Refuses text that can't be sent where it is written.
+        encoded(self)
 
     def __repr__(self) -> str:
         return f"ChatRequest(model={self.model!r}, {len(self.messages)} messages)"
@@ -182,7 +185,7 @@ class ChatRequest(Discreet, frozen=True):
         body = {f: v for f in self.__struct_fields__ if (v := getattr(self, f)) is not None and f != "extra"}
         if not self.messages:
             del body["messages"]
-        return msgspec.json.encode(body | dict(self.extra or {}) | {"stream": True})
+        return encoded(body | dict(self.extra or {}) | {"stream": True})
 
     def continued(self, text: str) -> ChatRequest:
         """The same request with the beginning of its answer as the last message, from which the model goes on.
