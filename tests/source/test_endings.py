@@ -1308,3 +1308,10 @@ async def test_only_comments_of_events_are_signs_of_life() -> None:
 
     assert heard == [(ServerSentEvent, False), (Comment, True), (ServerSentEvent, True)]
     assert attempts[0].first_comment == attempts[0].last_comment
+
+
+async def test_too_large_an_event_keeps_no_events_when_those_before_it_were_delivered() -> None:
+    seen = await ask(Reply([b"".join([*SPOKEN, b"data: " + b"x" * 5000 + b"\n\n"])]), max_event_bytes=2000)
+
+    assert said(seen) == WORDS
+    assert error_of(seen, EventTooLargeError).events == []

@@ -422,3 +422,19 @@ class _Protocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.got += data
+
+
+async def test_error_on_the_body_stays_when_the_connection_goes_under_it() -> None:
+    transport = _Transport()
+    aiohttps = _Protocol()
+    transport.set_protocol(aiohttps)
+    tap = Tap(cast(asyncio.Transport, transport), 1000)
+    tap.data_received(HEAD + b"\r\n")
+    content = aiohttp.StreamReader(cast(Any, aiohttps), 1000, loop=asyncio.get_running_loop())
+    assert tap.begin(content, lambda _: None)
+    first = aiohttp.ClientPayloadError("the first that was seen")
+    content.set_exception(first)
+
+    tap.connection_lost(None)
+
+    assert content.exception() is first
