@@ -99,7 +99,7 @@ class Tap(asyncio.Protocol):
         if chunks is None or body is None:
             return False
         self.content, self._take = content, take
-        content.on_eof(self._leave)  # before the connection is used again
+        content.on_eof(self._idle)  # before the connection is used again
         self._size = 0
         self._keep(chunks, b"".join(body))
         return True
@@ -221,6 +221,16 @@ class Tap(asyncio.Protocol):
                 self._leave()
             self._aiohttp.data_received(data)
             return
+
+    def _idle(self) -> None:
+        """Leave the connection to its next request, which must not read bytes behind this answer's end."""
+        self._leave()
+        asyncio.get_running_loop().call_soon(self._check_end)
+
+    def _check_end(self) -> None:
+        # aiohttp has given the connection back before it parsed the bytes behind the end.
+        if getattr(self._aiohttp, "should_close", False):
+            self._transport.abort()
 
     def _leave(self) -> None:
         self.over = True

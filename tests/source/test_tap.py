@@ -438,3 +438,14 @@ async def test_error_on_the_body_stays_when_the_connection_goes_under_it() -> No
     tap.connection_lost(None)
 
     assert content.exception() is first
+
+
+@pytest.mark.parametrize("behind", [HEAD + b"\r\n" + BODY.replace(b"one", b"bad") + LAST, b"HTTP/1.1 200 OK\r\n"])
+async def test_next_request_reads_no_byte_when_some_came_with_the_end_of_an_answer(behind: bytes) -> None:
+    good = HEAD + b"\r\n" + BODY + LAST
+    async with written([good + behind]) as (client, connections):
+        for number in range(2):
+            seen = await observe(client.chat("hi"))
+            assert seen.endings == [None]
+            assert [chunk.choices[0].delta.content for chunk in seen.values] == ["one", "two", "three"]
+            await connections[number].wait()
