@@ -42,8 +42,9 @@ def pause_of_headers(headers: Mapping[str, str], now: float) -> float | None:
     if milliseconds := seconds(headers.get("Retry-After-Ms")):
         return milliseconds / 1000
     value = headers.get("Retry-After")
-    if value is None or (pause := seconds(value)) is not None:
-        return None if value is None else pause
+    pause = seconds(value)
+    if value is None or pause is not None:
+        return pause
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - now)
     except (ValueError, OverflowError):  # dates beyond time, zones beyond earth
