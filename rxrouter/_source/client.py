@@ -145,7 +145,11 @@ class OpenRouter:
         return self._stream("/chat/completions", request.encode(), reader, request)
 
     def events(self, path: str, body: Mapping[str, Any]) -> LoopObservable[ServerSentEvent | Comment]:
-        """The layer below: the events and keep-alive comments of any POST that answers with an event stream.
+        """Return the events and keep-alive comments of any POST that answers with an event stream: the layer below.
+
+        Only the framing is judged. Whether an answer of another protocol is whole is not: a body that ends too early,
+        an event such as `response.failed`, and `event: error` all complete. Chunks that are made of these events are
+        proven by their finish reasons alone.
 
         Args:
             path: Below the base URL, such as "/responses".

@@ -21,7 +21,9 @@ def text(*, choice: int = 0, think: Think = "text") -> Operator[ChatChunk, str]:
         think: What a block `<think>…</think>` at the beginning of the text is, which some servers leave there:
             "text", as it was received, or "reasoning", which is left out here, and emitted by `reasoning(think=…)`.
     Emits: one non-empty string for each chunk that has one; joined, they are the answer.
-    Errors: the source's.
+    Errors: the source's. Nothing above `text()` folds the answer, so that the error has no `partial`. To have both,
+        fold the same subscription: `chunks.pipe(ops.publish(lambda c: rx.merge(c.pipe(completion(),
+        ops.ignore_elements()), c.pipe(text()))))`.
     Cancels: the source, on dispose.
     Source: OpenRouter "Streaming": choices[].delta.content.
     """

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
+import reactivex as rx
 from hypothesis import given, strategies as st
+from reactivex import operators as ops
 
 from rxrouter import Restarted
-from rxrouter.operators import reasoning, text
+from rxrouter.operators import completion, reasoning, text
+from rxrouter.testing import Reply, answer
 from tests.operators.support import chunk, play, subscribed_scheduler
+from tests.support import served
 
 HEL, LO = chunk({"content": "Hel"}), chunk({"content": "lo"})
 ROLE, THOUGHT, USAGE = (
@@ -107,3 +112,27 @@ def test_text_without_thoughts_emits_what_it_held_before_an_error_and_forgets_it
 def test_text_refuses_another_word_for_what_thoughts_are() -> None:
     with pytest.raises(ValueError, match='think must be "text" or "reasoning", got \'no\''):
         text(think="no")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - the test's subject
+
+
+async def test_text_and_the_partial_answer_of_its_error_come_of_one_request_when_completion_is_merged() -> None:
+    body = answer("one two three")
+    words: list[str] = []
+    partials: list[Any] = []
+    async with served(Reply(body[:4])) as (client, simulator):
+
+        def views(chunks: rx.Observable[Any]) -> rx.Observable[str]:
+            return rx.merge(chunks.pipe(completion(), ops.ignore_elements()), chunks.pipe(text()))
+
+        both = client.chat("hi", model="m").pipe(ops.publish(views))
+        over = asyncio.Event()
+
+        def on_error(error: Any) -> None:
+            partials.append(error.partial)
+            over.set()
+
+        both.subscribe(words.append, on_error)
+        await over.wait()
+        assert len(simulator.exchanges) == 1
+
+    assert words
+    assert [partial.text for partial in partials] == ["".join(words)]
