@@ -11,13 +11,13 @@ import aiohttp
 import pytest
 import reactivex
 from aiohttp import web
-from reactivex import Observable
+from reactivex import Observable, operators as ops
 from yarl import URL
 
 from rxrouter import ChatChunk
 from rxrouter.relay.aiohttp import respond
 from rxrouter.relay.desk import connections
-from tests.operators.support import chunk
+from tests.operators.support import chunk, finished
 from tests.relay.support import Live
 from tests.relay.test_servers import listening
 from tests.support import until
@@ -41,7 +41,7 @@ def relaying(chunks: Observable[ChatChunk], asked: list[Any]) -> web.Application
 async def test_a_connection_is_kept_for_the_next_response() -> None:
     asked: list[Any] = []
     async with (
-        listening(relaying(reactivex.of(chunk({"content": "word"})), asked)) as url,
+        listening(relaying(reactivex.of(finished({"content": "word"})), asked)) as url,
         aiohttp.ClientSession() as browser,
     ):
         bodies = {await (await browser.get(url)).read() for _ in range(3)}
@@ -51,7 +51,8 @@ async def test_a_connection_is_kept_for_the_next_response() -> None:
 
 async def test_what_a_browser_asks_meanwhile_is_answered_next() -> None:
     live, asked = Live(), list[Any]()
-    async with listening(relaying(live, asked)) as url:
+    chunks = live.pipe(ops.start_with(finished({"content": "word"})))
+    async with listening(relaying(chunks, asked)) as url:
         reader, writer = await asyncio.open_connection("127.0.0.1", URL(url).port)
         ask = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
         writer.write(ask)

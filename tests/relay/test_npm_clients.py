@@ -13,7 +13,7 @@ from rxrouter._errors import GenerationStopped
 from rxrouter.relay import AGUI, UIMessages
 from rxrouter.sharing import Hub
 from rxrouter.testing import Reply, answer
-from tests.operators.support import chunk
+from tests.operators.support import chunk, finished
 from tests.relay.npm_support import installed, told
 from tests.relay.support import relay_of, relayed
 
@@ -23,7 +23,7 @@ TWICE = (
     chunk({"reasoning": "Hm."}),
     chunk({"content": "bad "}),
     Restarted(attempt=2, cause=StreamError(502)),
-    chunk({"content": "good"}),
+    finished({"content": "good"}),
 )
 QUESTION = {"id": "question", "role": "user", "content": "hello"}
 
@@ -61,7 +61,7 @@ async def test_a_chat_of_ai_shows_all_and_runs_the_calls(npm: Path, server: str)
 async def test_a_chat_of_ai_shows_sources_and_pictures(npm: Path) -> None:
     source = {"type": "url_citation", "url_citation": {"url": "https://example.com/", "title": "An example"}}
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}, "index": 0}
-    chunks = reactivex.of(chunk({"content": "See:", "annotations": [source], "images": [picture]}))
+    chunks = reactivex.of(finished({"content": "See:", "annotations": [source], "images": [picture]}))
     async with relayed("aiohttp", lambda: chunks, dialect=UIMessages) as front:
         _, url, file = parts_of(await told(npm, "chat.mjs", front.url))
     assert (url["type"], url["url"], url["title"]) == ("source-url", "https://example.com/", "An example")
@@ -100,7 +100,9 @@ async def test_a_chat_of_ai_that_sends_results_by_itself_does_not_send_a_cut_cal
 
 
 async def test_a_chat_of_ai_is_told_no_reason_that_nobody_gave(npm: Path) -> None:
-    async with relayed("aiohttp", lambda: reactivex.of(chunk({"content": "x"})), dialect=UIMessages) as front:
+    # The answer is proven by [DONE] alone.
+    reply = Reply.of([event for event in answer("x") if b'"finish_reason":"stop"' not in event])
+    async with relay_of("aiohttp", reply, dialect=UIMessages) as (_, front, _):
         chat = await told(npm, "chat.mjs", front.url)
     assert chat["status"] == "ready"
     assert "finishReason" not in chat["finish"]

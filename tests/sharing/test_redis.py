@@ -632,7 +632,7 @@ async def test_the_generation_that_waits_with_most_is_given_up(own_server: Redis
         own_server.kill()
         greedy.say(2_000 // len(word(1).raw) - 2)
         assert greedy.left == 0
-        modest.say(2)
+        modest.say(3)
 
         assert (greedy.left, modest.left) == (1, 0)
         own_server.start()
