@@ -19,6 +19,7 @@ from reactivex.observer.autodetachobserver import AutoDetachObserver
 
 from rxrouter._errors import GenerationStopped, RouterError, TruncatedStreamError
 from rxrouter._wire.chunk import ChatChunk, has_content
+from rxrouter._wire.finish_proof import FinishProof
 from rxrouter._wire.restarted import Restarted
 
 _TERMINAL = {AutoDetachObserver.on_error.__code__, AutoDetachObserver.on_completed.__code__}
@@ -161,38 +162,6 @@ class SourceProof:
         return ledgers
 
 
-class FinishTracker:
-    """The proof by finish reasons, for chunks that come from elsewhere.
-
-    Content behind a finish reason takes the proof back, as it does in a body: some servers send a finish reason with
-    every chunk.
-    """
-
-    __slots__ = ("_finished", "_open")
-
-    def __init__(self) -> None:
-        self._finished: set[int] = set()
-        self._open: set[int] = set()
-
-    def add(self, chunk: ChatChunk) -> None:
-        """Take the next chunk into account."""
-        for choice in chunk.choices:
-            if choice.finish_reason:
-                self._finished.add(choice.index)
-                self._open.discard(choice.index)
-            elif choice.index not in self._finished or has_content(choice.delta):
-                self._finished.discard(choice.index)
-                self._open.add(choice.index)
-        if not chunk.choices and isinstance(chunk, Restarted):
-            self._finished.clear()
-            self._open.clear()
-
-    @property
-    def finished(self) -> bool:
-        """Whether every choice has ended by a finish reason of its own."""
-        return bool(self._finished) and not self._open
-
-
 class ChunkProof:
     """The judgement of a stream of chunks that a hub or a relay passes on.
 
@@ -204,18 +173,22 @@ class ChunkProof:
 
     def __init__(self) -> None:
         self.ledger = ProofLedger()
-        self._finishes = FinishTracker()
+        self._finishes = FinishProof()
 
     def add(self, chunk: ChatChunk) -> None:
         """Take the next chunk into account, if no source of this library can prove it."""
-        if not self.ledger.open and self.ledger.proof is Proof.UNKNOWN:
-            self._finishes.add(chunk)
+        if self.ledger.open or self.ledger.proof is not Proof.UNKNOWN:
+            return
+        for choice in chunk.choices:
+            self._finishes.add(choice.index, choice.finish_reason, content=has_content(choice.delta))
+        if not chunk.choices and isinstance(chunk, Restarted):
+            self._finishes = FinishProof()
 
     def error(self) -> RouterError | None:
         """Return the error that a completion at this moment stands for; None if the answer is proven."""
         proof = self.ledger.proof
         if proof is Proof.CUT:
             return GenerationStopped()
-        if proof is Proof.UNKNOWN and not self._finishes.finished:
+        if proof is Proof.UNKNOWN and not self._finishes.proven(1):
             return TruncatedStreamError()
         return None

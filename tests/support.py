@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import pytest
-from reactivex import Observable
+from reactivex import Observable, abc
 
 from rxrouter import OpenRouter
+from rxrouter._chain import SourceProof
 from rxrouter.testing import Simulator
 
 T = TypeVar("T")
@@ -29,6 +30,25 @@ async def served(answer: Any = None, **options: Any) -> AsyncGenerator[tuple[Ope
         OpenRouter("sk-test", base_url=simulator.base_url, **options) as client,
     ):
         yield client, simulator
+
+
+def proven(source: Observable[T]) -> Observable[T]:
+    """The source with the proof of an answer that has finished, as a client's request has it."""
+
+    def subscribe(observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        proof = SourceProof()
+
+        def on_error(error: Exception) -> None:
+            proof.close()
+            observer.on_error(error)
+
+        def on_completed() -> None:
+            proof.finish()
+            observer.on_completed()
+
+        return source.subscribe(observer.on_next, on_error, on_completed, scheduler=scheduler)
+
+    return Observable(subscribe)
 
 
 class Observed(Generic[T]):

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from rxrouter._wire.chunk import ChatChunk, Choice, Delta, FunctionDelta, ToolCallDelta, reasoning_of
 from rxrouter._wire.completion import ChatCompletion, CompletionChoice, ReasoningName, State, is_whole
+from rxrouter._wire.finish_proof import FinishProof
 from rxrouter._wire.finish_reasons import cutting_reason, is_completing
 from rxrouter._wire.json import as_list, as_object
 from rxrouter._wire.message import FunctionCall, ToolCall
@@ -290,13 +291,14 @@ class _ChoiceFold:
         """Return all finish reasons so far, native ones too: some servers send several, and they differ."""
         return self.finish_reason.all(upto) + self.native_finish_reason.all(upto)
 
-    @property
-    def finished(self) -> bool:
-        """Whether a finish reason has come, and no content behind it."""
-        finishes = self.finish_reason.chunks
-        content = (self.text, self.reasoning, *(call.arguments for call in self.calls.values))
-        last = max((log.chunks[-1] for log in content if log.chunks), default=0)
-        return bool(finishes) and finishes[-1] >= last
+    def prove(self, proof: FinishProof) -> None:
+        """Replay the finish reasons of this choice, and the content before and behind them."""
+        finishes = dict(zip(self.finish_reason.chunks, self.finish_reason.values, strict=True))
+        texts = (self.text, self.reasoning, *(call.arguments for call in self.calls.values))
+        content = {number for log in texts for number in log.chunks}
+        proof.begin(self.index)
+        for number in sorted(content | finishes.keys()):
+            proof.add(self.index, finishes.get(number), content=number in content)
 
     def delta(self, choice: CompletionChoice) -> Choice:
         """What this choice has become, said at once."""
@@ -487,8 +489,10 @@ class CompletionFold:
     @property
     def finished(self) -> bool:
         """Whether every choice has ended by a finish reason of its own, with no content behind it."""
-        choices = self._answer.choices
-        return bool(choices) and all(fold.finished for fold in choices.values())
+        proof = FinishProof()
+        for fold in self._answer.choices.values():
+            fold.prove(proof)
+        return proof.proven(1)
 
     def completion(self, state: State = "complete") -> ChatCompletion:
         """Return the answer so far.

@@ -22,7 +22,7 @@ from rxrouter.sharing import Hub
 from rxrouter.sharing._entries import decode
 from tests.chat_app.browser import Browser, Tab
 from tests.chat_app.support import line_to
-from tests.support import until
+from tests.support import proven, until
 
 EVENTS: dict[str, Callable[[], Encoder]] = {
     "openai": OpenAIChunks,
@@ -87,8 +87,8 @@ async def relayed() -> AsyncGenerator[Relayed]:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         answer = Subject[ChatChunk]()
-        hub.start("key", answer)
-        hub.start("over", rx.of(*BEGIN))
+        hub.start("key", proven(answer))
+        hub.start("over", proven(rx.of(*BEGIN)))
         await until(lambda: bool(answer.observers))
         served = Relayed(f"http://127.0.0.1:{runner.addresses[0][1]}/", answer, session)
         try:

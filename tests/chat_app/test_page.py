@@ -26,6 +26,7 @@ from tests.chat_app.support import (
     line_to,
     served,
 )
+from tests.support import proven
 
 THOUGHT = "They want a story, and it should have the sea in it."
 WHOLE = Reply.of(answer(STORY, reasoning=THOUGHT, cost=0.00042), rate=400)
@@ -235,7 +236,7 @@ async def test_a_hundred_answers_are_there_after_a_reload_each_in_its_place(brow
             question = {"text": f"Question {number}", "after": before}
             words = [Choice(delta=Delta(content=f"Heard: {number}"))]
             said = ChatChunk(choices=words, debug={"at": 0.5, "attempt": 1, "cost": 0.0})
-            server.hub.start(str(key), rx.of(ChatChunk(debug={"question": question}), said))
+            server.hub.start(str(key), proven(rx.of(ChatChunk(debug={"question": question}), said)))
         await tab.go(f"{server.url}?#{keys[-1]}")
         await answered(tab, number=100)
         texts = "[...document.querySelectorAll('.question, .text')].map((each) => each.textContent)"

@@ -13,7 +13,7 @@ import aiohttp
 import uvicorn
 from aiohttp import web
 from fastapi import FastAPI
-from reactivex import Observable, Subject
+from reactivex import Observable, Subject, abc
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
@@ -22,7 +22,7 @@ from starlette.routing import Route
 from rxrouter import ChatChunk, OpenRouter, ServerSentEvent, SSEParser
 from rxrouter.relay import aiohttp as on_aiohttp, asgi as on_asgi
 from rxrouter.testing import Simulator
-from tests.support import until
+from tests.support import proven, until
 
 SERVERS = ("aiohttp", "starlette")
 ALL_SERVERS = (*SERVERS, "fastapi")  # which gives its responses to Starlette; so a look at each kind will do
@@ -145,6 +145,16 @@ async def asked(server: str, chunks: Observable[ChatChunk], **options: Any) -> A
 
 class Live(Subject[ChatChunk]):
     """A source that a test speaks through."""
+
+    def _subscribe_core(
+        self, observer: abc.ObserverBase[ChatChunk], scheduler: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        def subscribe(inner: abc.ObserverBase[ChatChunk], _: object = None) -> abc.DisposableBase:
+            return subscribe_subject(inner, scheduler)
+
+        subscribe_subject = super()._subscribe_core
+        # Its end is that of a whole answer, as a client's request proves it.
+        return proven(Observable(subscribe)).subscribe(observer, scheduler=scheduler)
 
     @property
     def watched(self) -> bool:

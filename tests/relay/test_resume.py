@@ -21,7 +21,7 @@ from rxrouter.sharing import Hub
 from rxrouter.testing import Reply, answer
 from tests.operators.support import chunk, finished
 from tests.relay.support import ALL_SERVERS, SERVERS, Front, Live, all_events, asked, events, relay_of, relayed, said
-from tests.support import until
+from tests.support import proven, until
 
 on_each_server = pytest.mark.parametrize("server", SERVERS)
 on_all_servers = pytest.mark.parametrize("server", ALL_SERVERS)
@@ -62,7 +62,7 @@ DIALECTS: list[Callable[[], Any]] = [
 async def resumable(server: str, *chunks: Any, **options: Any) -> AsyncGenerator[tuple[Front, aiohttp.ClientSession]]:
     """A relay of a generation that has ended, and somebody who reads it."""
     async with Hub() as hub, aiohttp.ClientSession() as browser:
-        hub.start("key", reactivex.of(*chunks))
+        hub.start("key", proven(reactivex.of(*chunks)))
         await hub.follow("key").pipe(ops.default_if_empty())  # to its end
         async with relayed(server, lambda: None, hub=hub, **options) as front:
             yield front, browser

@@ -15,6 +15,7 @@ from rxrouter import ChatChunk, OpenRouter
 from rxrouter.sharing import Hub
 from rxrouter.sharing.redis import RedisLog
 from tests.sharing.support import facts, word
+from tests.support import proven
 
 
 def say(**told: Any) -> None:
@@ -33,7 +34,7 @@ def counted(key: str, source: Observable[ChatChunk]) -> Observable[ChatChunk]:
 
 async def make(hub: Hub, keys: list[str], count: int, rate: float) -> None:
     """Makes a generation of so many words under each key."""
-    source = rx.interval(1 / rate).pipe(ops.take(count), ops.map(_word))
+    source = proven(rx.interval(1 / rate).pipe(ops.take(count), ops.map(_word)))
     endings = [asyncio.Event() for _ in keys]
     for key, over in zip(keys, endings, strict=True):
         hub.start(key, counted(key, source)).pipe(ops.finally_action(over.set)).subscribe(on_error=_ignore)

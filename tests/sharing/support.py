@@ -14,7 +14,7 @@ from reactivex.subject import Subject
 
 from rxrouter import ChatChunk
 from rxrouter.sharing import Hub, Log
-from tests.support import until
+from tests.support import proven, until
 
 Logs = Callable[[], Log]
 """Makes the log of one node; what they make is one."""
@@ -22,8 +22,7 @@ Logs = Callable[[], Log]
 
 def word(number: int) -> ChatChunk:
     """The chunk with this word, as it came: with fields that nobody knows, and odd spaces."""
-    choice = b'{"index":0,"delta":{"content":"w%d "},"finish_reason":"stop"}' % number
-    raw = b'{ "id":"gen-1","odd":%d, "choices":[%b]}' % (number, choice)
+    raw = b'{ "id":"gen-1","odd":%d, "choices":[{"index":0,"delta":{"content":"w%d "}}]}' % (number, number)
     chunk = msgspec.json.decode(raw, type=ChatChunk)
     chunk.received = raw
     return chunk
@@ -50,7 +49,7 @@ class Source:
             self.observer = observer
             return Disposable(self._leave)
 
-        return Observable(subscribe)
+        return proven(Observable(subscribe))
 
     def _leave(self) -> None:
         self.left += 1

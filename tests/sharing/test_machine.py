@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from rxrouter import RouterError, StreamError, TruncatedStreamError
+from rxrouter import RouterError, StreamError
 from rxrouter._errors import ClientClosedError, GenerationStopped, ProducerLostError, UnknownGenerationError
 from rxrouter.sharing import Hub, Log, MemoryLog
 from rxrouter.sharing.redis import RedisLog
@@ -151,10 +151,7 @@ class Machine(RuleBasedStateMachine):
             self.generations[key].source.end(None if well else StreamError(502))
 
         if key in self.running():
-            generation = self.generations[key]
-            # A generation without a chunk has no proof.
-            proven = None if generation.words else TruncatedStreamError
-            generation.endings = [proven if well else StreamError]
+            self.generations[key].endings = [None if well else StreamError]
             self.run(end())
 
     @precondition(lambda self: self.followed)

@@ -12,13 +12,14 @@ from rxrouter import ChatChunk, Overflow, iterate
 from rxrouter._errors import UnknownGenerationError
 from rxrouter.sharing import Hub, MemoryLog
 from tests.sharing.support import Reader, Source, started, word, words
+from tests.support import proven
 
 # What has ended is kept for a while, in time, number and bytes.
 
 
 async def make(hub: Hub, *keys: str, count: int = 1) -> None:
     for key in keys:
-        await hub.start(key, from_iterable([word(number + 1) for number in range(count)]))
+        await hub.start(key, proven(from_iterable([word(number + 1) for number in range(count)])))
 
 
 async def known(hub: Hub, *keys: str) -> str:
@@ -117,7 +118,7 @@ async def test_what_is_made_by_hand_and_odd_chunks_are_kept_too() -> None:
     by_hand = word(1)
     del by_hand.received
     async with Hub() as hub:
-        await hub.start("k", from_iterable([by_hand]))
+        await hub.start("k", proven(from_iterable([by_hand])))
 
         assert (await hub.follow("k")) == by_hand
 
@@ -135,6 +136,6 @@ async def test_the_starter_gets_all_of_a_synchronous_source_when_nothing_is_kept
         return Disposable()
 
     async with Hub(MemoryLog(keep_count=0)) as hub:
-        starter = Reader(hub.start("k", Observable(subscribe)))
+        starter = Reader(hub.start("k", proven(Observable(subscribe))))
 
         assert (await starter.until_over(), starter.read) == (None, words(3))

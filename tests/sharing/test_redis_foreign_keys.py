@@ -14,6 +14,7 @@ from rxrouter.sharing import Hub
 from tests.sharing.conftest import redis_logs
 from tests.sharing.redis_server import RedisServer
 from tests.sharing.support import Reader, Source, word
+from tests.support import proven
 
 CHUNK = word(1).raw.decode()
 
@@ -66,7 +67,7 @@ async def _read(chunks: Any) -> None:
 
 
 QUESTIONS: dict[str, Callable[[Hub], Any]] = {
-    "start": lambda hub: _read(hub.start("k", from_iterable([word(1)]))),
+    "start": lambda hub: _read(hub.start("k", proven(from_iterable([word(1)])))),
     "follow": lambda hub: _read(hub.follow("k")),
     "status": lambda hub: hub.status("k"),
     "stop": lambda hub: hub.stop("k"),

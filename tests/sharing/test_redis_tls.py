@@ -19,6 +19,7 @@ from rxrouter.sharing import Hub
 from rxrouter.sharing.redis import RedisLog
 from tests.sharing.redis_server import RedisServer
 from tests.sharing.support import Reader, word, words
+from tests.support import proven
 
 PAST = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 
@@ -64,7 +65,7 @@ async def _check_refused(url: str) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     async with Hub(RedisLog(url, outage=60.0)) as hub:
-        readers = [Reader(hub.start("k", from_iterable([word(1)]))), Reader(hub.follow("other"))]
+        readers = [Reader(hub.start("k", proven(from_iterable([word(1)])))), Reader(hub.follow("other"))]
         endings = [await reader.until_over() for reader in readers]
         with pytest.raises(LogLostError, match="TLS"):
             await hub.status("k")
@@ -106,6 +107,6 @@ async def test_a_log_works_behind_tls(server: RedisServer, tmp_path: Path) -> No
     async with door(server.port, _server_context(authority.issue_cert("127.0.0.1"))) as port:
         log = RedisLog(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={tmp_path / 'ca.pem'}", namespace="tls")
         async with Hub(log) as hub:
-            reader = Reader(hub.start("k", from_iterable([word(1), word(2)])))
+            reader = Reader(hub.start("k", proven(from_iterable([word(1), word(2)]))))
 
             assert (await reader.until_over(), reader.read) == (None, words(2))
