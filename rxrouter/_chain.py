@@ -11,7 +11,7 @@ import enum
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import ref
 
 from reactivex import abc
@@ -22,7 +22,8 @@ from rxrouter._wire.chunk import ChatChunk, has_content
 from rxrouter._wire.finish_proof import FinishProof
 from rxrouter._wire.restarted import Restarted
 
-_TERMINAL = {AutoDetachObserver.on_error.__code__, AutoDetachObserver.on_completed.__code__}
+_detach: Any = AutoDetachObserver
+_TERMINAL = {_detach.on_error.__code__, _detach.on_completed.__code__}
 
 
 class ChainEnd(Protocol):

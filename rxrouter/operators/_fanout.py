@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence, Sized
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from reactivex import abc
 from reactivex.scheduler import TimeoutScheduler
@@ -184,7 +184,7 @@ class FanoutReader(abc.DisposableBase, Generic[T]):
     def __init__(self, observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None) -> None:
         self._context = context = copy_context()
         context.run(leave_gate)
-        run: Callable[..., None] = context.run
+        run: Any = context.run
         self.on_next: abc.OnNext[T] = partial(run, observer.on_next)
         self._chain_end = chain_end()
         self._source_proof = SourceProof()

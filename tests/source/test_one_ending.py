@@ -102,6 +102,9 @@ class Endings:
         except Raised as raised:
             self.all.append(raised)
 
+    async def over(self) -> None:
+        await until(lambda: bool(self.all))
+
 
 async def by_await(source: Observable[Any]) -> None:
     await source
@@ -114,6 +117,10 @@ async def by_async_for(source: Observable[Any]) -> None:
 
 async def by_run(source: Any) -> None:
     await asyncio.to_thread(source.run)
+
+
+def _ignore(_: object) -> None:
+    pass
 
 
 WAYS = {"await": by_await, "async for": by_async_for, "run": by_run}
@@ -137,7 +144,7 @@ async def test_subscriber_gets_one_ending_when_an_operator_raises(place: str, mo
                 continue
             async with asking(well=well) as (client, simulator, _):
                 seen = Endings(chain_of(client, place, moment, kind, above=above))
-                await until(lambda seen=seen: bool(seen.all))
+                await seen.over()
                 for _ in range(20):
                     await asyncio.sleep(0)
                 assert len(seen.all) == 1, (above, kind, seen.all)
@@ -154,7 +161,7 @@ async def test_waiting_ends_when_an_operator_raises(place: str, moment: str, way
             if way == "run":
                 # `run()` waits on another thread than the loop's.
                 client_loop_chain = chain_of(client, place, moment, Raised, above=above)
-                client_loop_chain.subscribe(lambda _: None, lambda _: None).dispose()
+                client_loop_chain.subscribe(_ignore, _ignore).dispose()
             with_error = None
             try:
                 await WAYS[way](chain_of(client, place, moment, Raised, above=above))
@@ -165,8 +172,8 @@ async def test_waiting_ends_when_an_operator_raises(place: str, moment: str, way
 
 async def test_subscriber_gets_an_error_when_an_operator_gets_values_of_another_kind() -> None:
     async with asking(well=True) as (client, _, _reports):
-        seen = Endings(client.chat("hi", model="m").pipe(completion(), text()))  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # the mistake
-        await until(lambda: bool(seen.all))
+        seen = Endings(client.chat("hi", model="m").pipe(completion(), text()))  # pyright: ignore[reportArgumentType] # the mistake
+        await seen.over()
 
     assert isinstance(seen.all[0], AttributeError)
 
@@ -185,7 +192,7 @@ async def test_other_readers_of_a_shared_answer_get_their_ending_when_a_chain_ra
             after = Endings(source)
             whole = await source.pipe(completion())
             for seen in (before, after, bad, worse):
-                await until(lambda seen=seen: bool(seen.all))
+                await seen.over()
                 assert len(seen.all) == 1
             assert (before.all, after.all, whole.state) == ([None], [None], "complete")
         assert len(simulator.exchanges) == 2
@@ -200,7 +207,7 @@ async def test_every_reader_gets_an_ending_when_an_operator_above_the_sharing_ra
         ):
             readers = [Endings(source), Endings(source), Endings(source.pipe(completion()))]
             for seen in readers:
-                await until(lambda seen=seen: bool(seen.all))
+                await seen.over()
                 assert len(seen.all) == 1
         assert (await hub.status("k")).state == ("completed" if moment in {"error", "dispose"} else "failed")
 
