@@ -57,7 +57,8 @@ class OpenRouter:
         max_event_bytes: Largest event, in bytes; images come as one event.
         limiter: Gives each `chat()` and `events()` its permit, each attempt of a retry its own; see `Limiter`.
         session: An aiohttp session to use instead of an own one: proxies, certificates, connection limits by aiohttp's
-            means. It is not closed with the client.
+            means. It is not closed with the client. Bytes that a server sends between an answer and the next request
+            are left to aiohttp there, which may read them as the next answer; an own session closes the connection.
 
     Raises:
         TypeError: an argument has the wrong type.

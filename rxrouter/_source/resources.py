@@ -15,6 +15,7 @@ from reactivex import abc
 
 from rxrouter._errors import ClientClosedError
 from rxrouter._limiter import dismiss_waiting
+from rxrouter._source.idle_connections import CleanConnector
 
 # Turns in which a chain may still end by the error of its request; a `retry` takes two of them for each of its tries.
 _LAST_TURNS = 16
@@ -183,8 +184,8 @@ async def _loop_guard(end: Callable[[], Awaitable[None]]) -> AsyncGenerator[None
         await end()
 
 
-class Connector(aiohttp.TCPConnector):
-    """aiohttp's, which closes nothing when it is collected in a forked child.
+class Connector(CleanConnector):
+    """One that closes nothing when it is collected in a forked child.
 
     Both processes have one epoll object: a child that unregisters a socket there silences the parent's. Over TLS it
     would even send the end of the connection.

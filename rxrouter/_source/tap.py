@@ -234,7 +234,9 @@ class Tap(asyncio.Protocol):
 
     def _leave(self) -> None:
         self.over = True
-        self._transport.set_protocol(self._aiohttp)
+        # The connection may be guarded already, as an idle one.
+        if self._transport.get_protocol() is self:
+            self._transport.set_protocol(self._aiohttp)
 
 
 def _is_plain_stream(head: bytes) -> bool:
