@@ -60,12 +60,21 @@ def close_chain(chain: abc.DisposableBase, sources: set[abc.DisposableBase]) -> 
 
 
 @contextmanager
-def ending(end: ChainEnd) -> Generator[None]:
-    """End the chains that are subscribed in this block through `end`, whenever one of their callbacks raises."""
+def ending(end: ChainEnd, *, apart: bool = False) -> Generator[None]:
+    """End the chains that are subscribed in this block through `end`, whenever one of their callbacks raises.
+
+    Args:
+        end: The subscription's end.
+        apart: Hide their sources from the ledgers outside: a callback of another chain subscribes, which does not get
+            their values.
+    """
     token = _end.set(ref(end))
+    ledgers = _ledgers.set(()) if apart else None
     try:
         yield
     finally:
+        if ledgers is not None:
+            _ledgers.reset(ledgers)
         _end.reset(token)
 
 
@@ -98,14 +107,17 @@ class ProofLedger:
         open: Sources that are neither finished nor closed.
         finished: Whether a source has proven its answer.
         closed: Whether a source has ended in any other way.
+        over: Whether the fold has received its ending. What is subscribed later in a copy of its context, such as the
+            next round of a `repeat` below it, is not its source.
     """
 
-    __slots__ = ("closed", "finished", "open")
+    __slots__ = ("closed", "finished", "open", "over")
 
     def __init__(self) -> None:
         self.open = 0
         self.finished = False
         self.closed = False
+        self.over = False
 
     @contextmanager
     def collecting(self, *, alone: bool = False) -> Generator[None]:
@@ -115,7 +127,8 @@ class ProofLedger:
             alone: Hide these sources from the ledgers outside: the values are shared, and one reader's fold must not
                 depend on what the shared source does after that reader has left.
         """
-        token = _ledgers.set((self,) if alone else (*_ledgers.get(), self))
+        outside = () if alone else (ledger for ledger in _ledgers.get() if not ledger.over)
+        token = _ledgers.set((*outside, self))
         try:
             yield
         finally:
@@ -153,7 +166,10 @@ class SourceProof:
             ledger.closed = True
 
     def withdraw(self) -> None:
-        """Forget the source: its values come from elsewhere, and only the chunks can prove them."""
+        """Forget the source: only the chunks can prove the answer.
+
+        They come from elsewhere, or the source has failed without any content, and another may stand in for it.
+        """
         self._take()
 
     def _take(self) -> tuple[ProofLedger, ...]:
@@ -185,9 +201,12 @@ class ChunkProof:
         if not chunk.choices and isinstance(chunk, Restarted):
             self._finishes = FinishProof()
 
-    def error(self) -> RouterError | None:
-        """Return the error that a completion at this moment stands for; None if the answer is proven."""
-        proof = self.ledger.proof
+    def error(self, proof: Proof) -> RouterError | None:
+        """Return the error that a completion stands for; None if the answer is proven.
+
+        Args:
+            proof: The ledger's judgement at the moment of the completion.
+        """
         if proof is Proof.CUT:
             return GenerationStopped()
         if proof is Proof.UNKNOWN and not self._finishes.proven(1):

@@ -91,6 +91,11 @@ class Reader(ABC):
         """Takes what comes behind the end."""
 
     @property
+    def has_content(self) -> bool:
+        """Whether anything was delivered that is a part of an answer."""
+        return bool(self.seen)
+
+    @property
     def unfinished(self) -> bool:
         """Whether `end` may deliver anything."""
         return False
@@ -174,6 +179,7 @@ class ChunkReader(Reader):
         self._proof = FinishProof()
         self._by_delta = set[int]()  # choices with content, but for those of plain chunks: their index is 0
         self._noted = 0  # chunks that were not plain
+        self._has_content = False  # one of these
         self._halves = Halves()
         self._usage: ChatChunk | None = None  # the last one with a usage, which has all that was said of it
         self._bill: ChatChunk | None = None  # the same, of the whole answer
@@ -340,7 +346,9 @@ class ChunkReader(Reader):
         if self.seen > self._noted:
             self._proof.begin(0)
         for choice in chunk.choices:
-            self._proof.add(choice.index, choice.finish_reason, content=has_content(choice.delta))
+            content = has_content(choice.delta)
+            self._has_content = self._has_content or content
+            self._proof.add(choice.index, choice.finish_reason, content=content)
         self._noted += 1
         if not self._proof.proven(self._choices):
             self._bill = None
@@ -398,6 +406,10 @@ class ChunkReader(Reader):
                 continue
             if chunk.usage is not None:
                 failure.usage, self._usage = merged_usage(failure.usage, chunk.usage), chunk
+
+    @property
+    def has_content(self) -> bool:
+        return self._has_content or self.seen > self._noted
 
     @property
     def unfinished(self) -> bool:

@@ -106,7 +106,7 @@ class LoopObservable(Observable[T_co]):
         tell = guard.on_reader if isinstance(self._source, Direct) else guard.on_next
         before, _thread.subscribing = _thread.subscribing, self._home
         try:
-            with ending(guard.outer or guard):
+            with ending(guard.outer or guard, apart=guard.is_apart):
                 chain = self._source.subscribe(tell, guard.on_error, guard.on_completed, scheduler=scheduler)
         finally:
             _thread.subscribing = before
@@ -315,6 +315,7 @@ class _Guard(abc.DisposableBase):
         "_on_completed",
         "_on_error",
         "_over",
+        "is_apart",
         "on_reader",
         "outer",
         "sources",
@@ -336,7 +337,10 @@ class _Guard(abc.DisposableBase):
         self.on_reader: Any = on_next or _ignore
         self._on_error = on_error
         self._on_completed = on_completed
-        self.outer = _outer_end(scheduler, on_error, on_completed)
+        end = chain_end()
+        self.outer = _outer_end(end, scheduler, on_error, on_completed)
+        # A callback of another chain subscribes; not a hub or a relay, which is the end of its chain itself.
+        self.is_apart = self.outer is None and end is not None and getattr(on_error, "__self__", None) is not end
         self._over = False
         self._disposed = False
         self._chain: abc.DisposableBase | None = None
@@ -417,14 +421,13 @@ class _Guard(abc.DisposableBase):
         return True
 
 
-def _outer_end(scheduler: object, *callbacks: object) -> ChainEnd | None:
+def _outer_end(end: ChainEnd | None, scheduler: object, *callbacks: object) -> ChainEnd | None:
     """Return the end of the chain that a new subscription is a part of; None if it is a chain of its own.
 
     An operator that subscribes while its chain runs, such as `flat_map`, does so in the context of that chain. So does
     a callback of the chain's subscriber, but its subscription is not the chain's, and neither are its failures. An
     operator passes the scheduler of its own subscriber on, or callbacks of Rx.
     """
-    end = chain_end()
     if end is None or scheduler is not None:
         return end
     modules = (getattr(callback, "__module__", None) or "" for callback in callbacks)

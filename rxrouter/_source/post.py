@@ -143,10 +143,12 @@ class Post(Request):
             return
         self._home.streams.discard(self)
         if self._proof is not None:
-            if error is None and not self._disposed:
+            if self._disposed or (error is not None and self._reader.has_content):
+                self._proof.close()
+            elif error is None:
                 self._proof.finish()
             else:
-                self._proof.close()
+                self._proof.withdraw()
         try:
             super()._finish(error)
         finally:

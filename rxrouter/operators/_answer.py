@@ -36,12 +36,17 @@ class AnswerSubscription:
         """Subscribe; an error reaches the observer with the answer so far as `partial`."""
 
         def on_error(error: Exception) -> None:
+            self._ledger.over = True
             if isinstance(error, RouterError):
                 error.partial = self._fold.completion(state_after(error))
             observer.on_error(error)
 
+        def complete() -> None:
+            self._ledger.over = True
+            on_completed()
+
         with self._ledger.collecting():
-            return source.subscribe(on_next, on_error, on_completed, scheduler=scheduler)
+            return source.subscribe(on_next, on_error, complete, scheduler=scheduler)
 
     @property
     def state(self) -> State:

@@ -252,12 +252,12 @@ class FanoutReader(abc.DisposableBase, Generic[T]):
             self._fail_chain(as_exception(raised))
 
     def _note(self, error: Exception | None, proof: Proof) -> None:
-        if error is not None or proof is Proof.CUT:
-            self._source_proof.close()
-        elif proof is Proof.COMPLETE:
+        if proof is Proof.UNKNOWN:
+            self._source_proof.withdraw()
+        elif error is None and proof is Proof.COMPLETE:
             self._source_proof.finish()
         else:
-            self._source_proof.withdraw()
+            self._source_proof.close()
 
     def _fail_chain(self, error: Exception) -> None:
         """End the reader's chain from outside, after an operator has raised while it passed an ending on."""

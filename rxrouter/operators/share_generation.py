@@ -145,6 +145,7 @@ class _Generation(Fanout[T]):
         super().on_completed()
 
     def on_error(self, error: Exception) -> None:
+        self.proof = self._ledger.proof
         self._forget()  # before it is told: who subscribes again in on_error begins anew
         super().on_error(error)
 

@@ -101,7 +101,7 @@ class Intake(abc.ObserverBase[ChatChunk]):
 
     def on_completed(self) -> None:
         """The good end, if the answer is proven."""
-        self._cross(partial(self._end, self._proof.error()))
+        self._cross(partial(self._end, self._proof.error(self._proof.ledger.proof)))
 
     def fail(self, error: Exception) -> None:
         """End by an error that an operator of the chain raised, and that no observer received."""

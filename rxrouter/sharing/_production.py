@@ -10,7 +10,7 @@ from functools import partial
 from reactivex import Observable, abc
 from reactivex.disposable import SingleAssignmentDisposable
 
-from rxrouter._chain import ChunkProof, close_chain, ending
+from rxrouter._chain import ChunkProof, Proof, close_chain, ending
 from rxrouter._consume import Subscription
 from rxrouter._errors import GenerationTooLargeError, ProducerLostError, RouterError
 from rxrouter._gate import as_exception, leave_gate, scope
@@ -112,7 +112,7 @@ class Production(abc.ObserverBase[ChatChunk]):
 
     def on_completed(self) -> None:
         # The judgement is that of this moment: an operator that ends the stream early disposes its source next.
-        self._scheduler.call(partial(self._finish, self._proof.error()))
+        self._scheduler.call(partial(self._complete, self._proof.ledger.proof))
 
     def fail(self, error: Exception) -> None:
         """End the generation by an error that an operator of its chain raised, and that no observer received."""
@@ -129,6 +129,10 @@ class Production(abc.ObserverBase[ChatChunk]):
             self._proof.add(chunk)
         except Exception as error:  # noqa: BLE001 - what is no chunk, too, ends the generation, and not its source
             self._finish(error)
+
+    def _complete(self, proof: Proof) -> None:
+        """End well, if the answer is proven; behind all chunks, which may have come on another thread."""
+        self._finish(self._proof.error(proof))
 
     def _finish(self, error: Exception | None) -> None:
         """Writes the ending; as facts, in which everybody gets it."""
