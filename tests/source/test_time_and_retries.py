@@ -29,6 +29,7 @@ from rxrouter import (
     UserMessage,
 )
 from rxrouter._attempt import Attempt, watching
+from rxrouter._gate import current_gates
 from rxrouter.operators import completion, continue_from_partial, retry_transient, text, timeouts
 from rxrouter.testing import COMMENT, DONE, Act, Exchange, Reply, Simulator, Step, VirtualLoop, answer, chunk
 from tests.support import Observed, observe, served, until
@@ -152,6 +153,27 @@ async def test_when_a_slow_reader_goes_on_the_server_has_its_time_again() -> Non
 
     assert ended.value.clock == "gap"
     assert ended.value.elapsed == pytest.approx(70)
+
+
+@pytest.mark.virtual
+async def test_silence_is_no_timeout_when_the_gate_closes_just_after_its_limit() -> None:
+    """Silence is over a moment after its limit; a reader that pauses in that moment stops the clock, too."""
+    loop = asyncio.get_running_loop()
+    seen = Observed[ChatChunk]()
+
+    def on_next(value: ChatChunk) -> None:
+        seen.on_next(value)
+        if len(seen.values) == 1:
+            [gate] = current_gates(set())
+            loop.call_later(10.02, gate.hold)
+            loop.call_later(15, gate.release)
+
+    async with served(Reply([WHOLE[0], 20.0, *WHOLE[1:]]), timeouts=Timeouts(silence=10)) as (client, _):
+        client.chat("hi").subscribe(on_next, seen.on_error, seen.on_completed)
+        await seen.over.wait()
+
+    assert seen.endings == [None]
+    assert loop.time() >= 20
 
 
 @pytest.mark.virtual
