@@ -300,7 +300,7 @@ class _ChoiceFold:
         for number in sorted(content | finishes.keys()):
             proof.add(self.index, finishes.get(number), content=number in content)
 
-    def delta(self, choice: CompletionChoice) -> Choice:
+    def delta(self, choice: CompletionChoice, upto: int) -> Choice:
         """What this choice has become, said at once."""
         pieces = [
             ToolCallDelta(
@@ -314,6 +314,10 @@ class _ChoiceFold:
             for indexed, call in zip(self.call_index.calls, choice.partial_tool_calls, strict=True)
         ]
         named = choice.reasoning_name == "reasoning_content"
+        native = choice.native_finish_reason
+        if not cutting_reason((choice.finish_reason, native)):
+            # One chunk has room for two reasons. One that proves a cut must not be lost behind later ones.
+            native = cutting_reason(self.reasons(upto)) or native
         return Choice(
             index=choice.index,
             delta=Delta(
@@ -329,7 +333,7 @@ class _ChoiceFold:
                 audio=choice.audio,
             ),
             finish_reason=choice.finish_reason,
-            native_finish_reason=choice.native_finish_reason,
+            native_finish_reason=native,
             logprobs=choice.logprobs,
         )
 
@@ -402,7 +406,7 @@ class _Answer:
             provider=whole.provider,
             object="chat.completion.chunk",
             created=whole.created,
-            choices=[self.choices[choice.index].delta(choice) for choice in whole.choices],
+            choices=[self.choices[choice.index].delta(choice, upto) for choice in whole.choices],
             usage=whole.usage,
             service_tier=whole.service_tier,
             system_fingerprint=whole.system_fingerprint,

@@ -481,6 +481,28 @@ def test_unknown_members_of_a_call_survive_pickle_and_the_chunk_that_stands_for_
     assert pickle.loads(pickle.dumps(called)) == called
 
 
+@pytest.mark.parametrize(
+    "reasons",
+    [
+        [("length", None), ("tool_calls", None)],
+        [(None, "max_tokens"), ("tool_calls", "end_turn")],
+        [("content_filter", "safety"), ("tool_calls", "stop")],
+    ],
+)
+def test_chunk_that_stands_for_many_proves_no_call_when_a_reason_before_the_last_cuts(reasons: list[Any]) -> None:
+    fold, late = CompletionFold(), CompletionFold()
+    piece = {"index": 0, "id": "a", "function": {"name": "f", "arguments": '{"a":1}'}}
+    fold.add(decode(json.dumps({"choices": [{"delta": {"tool_calls": [piece]}}]}).encode()))
+    for finish, native in reasons:
+        choice = {"finish_reason": finish, "native_finish_reason": native}
+        fold.add(decode(json.dumps({"choices": [choice]}).encode()))
+    for chunk in fold.chunks():
+        late.add(chunk)
+
+    assert late.completion().state == fold.completion().state == "incomplete"
+    assert late.completion().tool_calls == []
+
+
 def test_the_message_is_that_of_the_first_choice_and_each_choice_has_its_own() -> None:
     completion = complete(
         {"choices": [{"index": 0, "delta": {"content": "a"}}, {"index": 1, "delta": {"content": "b"}}]}
