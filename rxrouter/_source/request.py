@@ -29,6 +29,8 @@ _CODINGS = {"gzip", "deflate", "br", "zstd"}
 _CODING_CHARS = 40
 _IN_BRACKETS = re.compile(r"\((\w+)\)")
 _NO_CODINGS = {"", "identity", "none", "binary", "text", "utf-8", "utf8"}
+# Half of what aiohttp keeps of a body that is not read. So much of a request is written at once.
+READ_BYTES = 1 << 16
 # An error page is read for its message: this much of it, in this time.
 _PAGE_BYTES = 1 << 20
 PAGE_SECONDS = 5.0
@@ -237,6 +239,7 @@ class Request(abc.DisposableBase):
                 max_line_size=_HEADER_BYTES,
                 max_field_size=_HEADER_BYTES,
                 max_headers=_HEADERS,
+                read_bufsize=READ_BYTES,
                 **more,
             )
         except aiohttp.ServerTimeoutError as error:
@@ -282,6 +285,8 @@ class Request(abc.DisposableBase):
                     page += block
                     if enough is not None and enough(bytes(page)):
                         return bytes(page), None
+                    # A compressed body is always there, as fast as it is read: only so the loop turns.
+                    await asyncio.sleep(0)
         except TimeoutError:
             return bytes(page), SilenceTimeoutError(silence or seconds or 0.0)
         except (aiohttp.ClientError, OSError) as error:
