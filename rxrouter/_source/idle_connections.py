@@ -106,6 +106,10 @@ def _holds_probe_alone(aiohttps: ResponseHandler) -> bool:
 
 
 def _is_readable(transport: asyncio.Transport) -> bool:
-    with _Selector() as selector:
-        selector.register(transport.get_extra_info("socket"), selectors.EVENT_READ)
-        return bool(selector.select(0))
+    try:
+        with _Selector() as selector:
+            selector.register(transport.get_extra_info("socket"), selectors.EVENT_READ)
+            return bool(selector.select(0))
+    except ValueError:
+        # A connection in memory, which has no socket: nothing can wait there unread.
+        return False

@@ -14,7 +14,7 @@ from reactivex import Observable
 
 from rxrouter import OpenRouter, Timeouts, TransportError
 from rxrouter._source.resources import Connector
-from tests.support import observe
+from tests.support import observe, served
 from tests.tls import contexts
 
 # Well below the time after which aiohttp closes an idle connection by itself.
@@ -101,7 +101,8 @@ class Server:
         self.connections.append(writer)
         self.closed.append(asyncio.Event())
         closed = self.closed[-1]
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
+        # RuntimeError is what uvloop raises for a write on a connection that is gone.
+        with suppress(asyncio.IncompleteReadError, ConnectionError, RuntimeError):
             while head := (await reader.readuntil(b"\r\n\r\n")).lower():
                 length = head.partition(b"content-length: ")[2].split(b"\r\n")[0]
                 await reader.readexactly(int(length or b"0"))
@@ -241,3 +242,12 @@ async def test_connection_is_not_used_again_when_the_server_has_ended_it_unseen(
 
         await own(client, "models", 2)
         assert len(server.connections) == 2
+
+
+@pytest.mark.virtual
+async def test_connection_in_memory_is_used_again_when_nothing_came_behind_an_answer() -> None:
+    async with served() as (client, simulator):
+        for _ in range(3):
+            await observe(client.chat("hi"))
+
+        assert simulator.connections == 1

@@ -152,7 +152,8 @@ async def written(writes: Sequence[bytes], **options: Any) -> AsyncGenerator[tup
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connections.append(asyncio.Event())
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
+        # RuntimeError is what uvloop raises for a write on a connection that is gone.
+        with suppress(asyncio.IncompleteReadError, ConnectionError, RuntimeError):
             while head := (await reader.readuntil(b"\r\n\r\n")).lower():
                 await reader.readexactly(int(head.partition(b"content-length: ")[2].split(b"\r\n")[0]))
                 for data in writes:
