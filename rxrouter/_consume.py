@@ -11,7 +11,7 @@ from reactivex import abc
 from reactivex.internal import SequenceContainsNoElementsError
 
 from rxrouter._chain import ending
-from rxrouter._gate import scope
+from rxrouter._gate import as_exception, scope
 from rxrouter._queue import Overflow, Queue
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ class Iteration(Generic[T]):
             await queue.filled()
         error, queue.error = queue.error, None
         if error is not None:
-            raise error
+            raise as_exception(error)
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
@@ -156,4 +156,7 @@ def last_value(source: abc.ObservableBase[T]) -> tuple[Future[T], abc.Disposable
         else:
             future.set_exception(SequenceContainsNoElementsError())
 
-    return future, source.subscribe(on_next, future.set_exception, on_completed)
+    def on_error(error: Exception) -> None:
+        future.set_exception(as_exception(error))
+
+    return future, source.subscribe(on_next, on_error, on_completed)

@@ -183,8 +183,8 @@ def as_exception(raised: BaseException) -> Exception:
     """
     if isinstance(raised, SystemExit | KeyboardInterrupt):
         raise raised
-    # No future takes a StopIteration.
-    if isinstance(raised, Exception) and not isinstance(raised, StopIteration):
+    # No future takes a StopIteration, and either ends a loop as if all had been well.
+    if isinstance(raised, Exception) and not isinstance(raised, StopIteration | StopAsyncIteration):
         return raised
     error = RuntimeError(f"a callback of a stream raised {type(raised).__name__}")
     error.__cause__ = raised

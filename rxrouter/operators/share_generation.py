@@ -125,8 +125,8 @@ class _Generation(Fanout[T]):
         try:
             with scope(self.gates), ending(self), self._ledger.collecting(alone=True):
                 self._upstream.disposable = source.subscribe(self, scheduler=self._scheduler)
-        except Exception as error:  # noqa: BLE001 - told to all; who comes then begins anew
-            self.on_error(error)
+        except BaseException as raised:  # noqa: BLE001 - a source may raise anything
+            self.on_error(as_exception(raised))
 
     def join(self, reader: FanoutReader[T], unread: Unread[T] | None = None) -> None:
         self._timer.disposable = None

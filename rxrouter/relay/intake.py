@@ -82,8 +82,8 @@ class Intake(abc.ObserverBase[ChatChunk]):
                 self._source.disposable = chunks.subscribe(
                     self.on_next, self.on_error, self.on_completed, scheduler=scheduler
                 )
-            except Exception as error:  # noqa: BLE001 - a source that can't be subscribed has failed
-                self.on_error(error)
+            except BaseException as raised:  # noqa: BLE001 - a source may raise anything
+                self.on_error(as_exception(raised))
 
     def on_next(self, value: ChatChunk) -> None:
         """A chunk."""

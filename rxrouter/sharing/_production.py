@@ -79,8 +79,8 @@ class Production(abc.ObserverBase[ChatChunk]):
         with scope(set()), ending(self), self._proof.ledger.collecting(alone=True):
             try:
                 self._subscription = chunks.subscribe(self, scheduler=scheduler)
-            except Exception as error:  # noqa: BLE001 - it is the generation's
-                self._finish(error)
+            except BaseException as raised:  # noqa: BLE001 - a source may raise anything
+                self._finish(as_exception(raised))
             else:
                 self._upstream.disposable = self._subscription
 

@@ -198,6 +198,18 @@ async def test_a_mistake_in_somebody_s_operator_is_told_to_the_loop_too(*, opene
     assert (b'"code":500' in b"".join(reading.frames)) is opened
 
 
+async def test_answer_ends_when_the_subscribe_of_its_source_raises_a_base_exception() -> None:
+    def subscribe(_: abc.ObserverBase[ChatChunk], __: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        raise asyncio.CancelledError
+
+    errors = reported()
+    reading = answer()
+    start(reading, Observable(subscribe))
+
+    assert reading.ended
+    assert [type(error.__cause__) for error in errors] == [asyncio.CancelledError]
+
+
 async def test_a_source_that_raises_when_it_is_left_is_left() -> None:
     mistake, errors, woken = OSError("file is closed"), reported(), list[None]()
 

@@ -198,12 +198,15 @@ async def test_other_readers_of_a_shared_answer_get_their_ending_when_a_chain_ra
         assert len(simulator.exchanges) == 2
 
 
+@pytest.mark.parametrize("kind", [Raised, RaisedBase, asyncio.CancelledError])
 @pytest.mark.parametrize("moment", MOMENTS)
-async def test_every_reader_gets_an_ending_when_an_operator_above_the_sharing_raises(moment: str) -> None:
+async def test_every_reader_gets_an_ending_when_an_operator_above_the_sharing_raises(
+    moment: str, kind: type[BaseException]
+) -> None:
     async with asking(well=True) as (client, _, _reports), Hub() as hub:
         for source in (
-            client.chat("hi", model="m").pipe(raising(moment), share_generation()),
-            hub.start("k", client.chat("hub", model="m").pipe(raising(moment))),
+            client.chat("hi", model="m").pipe(raising(moment, kind), share_generation()),
+            hub.start("k", client.chat("hub", model="m").pipe(raising(moment, kind))),
         ):
             readers = [Endings(source), Endings(source), Endings(source.pipe(completion()))]
             for seen in readers:
@@ -242,3 +245,19 @@ async def test_a_callback_that_raises_ends_its_own_chain_when_it_was_subscribed_
 
     assert outer == [None]
     assert [type(report["exception"]) for report in reports] == [Raised]
+
+
+@pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration])
+@pytest.mark.parametrize("way", WAYS)
+async def test_waiting_ends_by_an_error_when_a_function_raises_the_end_of_an_iterator(
+    way: str, kind: type[Exception]
+) -> None:
+    def take_the_next(_: object) -> None:
+        raise kind
+
+    async with asking(well=True) as (client, _, reports):
+        with pytest.raises(RuntimeError) as raised:
+            await WAYS[way](client.chat("hi", model="m").pipe(ops.map(take_the_next)))
+
+    assert isinstance(raised.value.__cause__, kind)
+    assert reports == []
