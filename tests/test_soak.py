@@ -34,6 +34,7 @@ async def soaked(seed: int, seconds: float, every: float, folder: Path) -> Soak:
                 await soak.run(seconds, every)
             after = await settled(soak, before)
     assert faults == []
+    assert not soak.dropped
     held = {name: (asdict(before)[name], asdict(after)[name]) for name in HELD}
     report(soak, [before, *soak.samples, after])
     assert all(was >= now for was, now in held.values()), f"not as before: {held}"

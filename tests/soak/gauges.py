@@ -29,6 +29,7 @@ class Sample:
     sockets: int
     fds: int
     threads: int
+    children: int  # processes
     keys: int  # in Redis
 
     @classmethod
@@ -47,11 +48,12 @@ class Sample:
             sockets=sum(file.startswith("socket:") for file in files),
             fds=len(files),
             threads=sum(not thread.name.startswith("asyncio_") for thread in threading.enumerate()),
+            children=_children(),
             keys=keys,
         )
 
 
-HELD = ("tasks", "timers", "sockets", "fds", "threads", "keys")
+HELD = ("tasks", "timers", "sockets", "fds", "threads", "children", "keys")
 """What must be as at the beginning when all is closed."""
 
 #: By which part, and by how much in addition, the last quarter's median may be above the third's: the load is drawn.
@@ -88,6 +90,11 @@ def rss() -> int:
     """Bytes of memory that this process has; 0 where nobody tells."""
     file = _PROC / "statm"
     return int(file.read_text().split()[1]) * _PAGE if file.exists() else 0
+
+
+def _children() -> int:
+    """Return the number of child processes, those included that have exited and that nothing has waited for."""
+    return sum(len(file.read_text().split()) for file in _PROC.glob("task/*/children"))
 
 
 def _files() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import random
 import socket
 import time
@@ -11,13 +12,23 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Self, TypeVar
+from weakref import WeakSet
 
 import aiohttp
 from aiohttp import web
 from reactivex import Observable, operators as ops
 
-from rxrouter import ChatChunk, Limiter, OpenRouter, Restarted, RetryPolicy, RouterError, Subscription, iterate
-from rxrouter.operators import completion, fallback, limit, retry_transient, timeouts
+from rxrouter import (
+    ChatChunk,
+    Limiter,
+    OpenRouter,
+    Restarted,
+    RetryPolicy,
+    RouterError,
+    Subscription,
+    iterate,
+)
+from rxrouter.operators import completion, fallback, limit, retry_transient, share_generation, timeouts
 from rxrouter.operators._retry_policy import AfterContent
 from rxrouter.relay import AGUI, NDJSON, Dialect, OpenAIChunks, PlainText, UIMessages
 from rxrouter.relay.aiohttp import respond, shutdown, stop
@@ -26,7 +37,9 @@ from rxrouter.sharing.redis import RedisLog
 from rxrouter.testing import Exchange, Reply, Simulator
 from tests.sharing.redis_server import RedisServer
 from tests.soak import screen
+from tests.soak.child import in_a_child
 from tests.soak.gauges import Sample
+from tests.soak.raising import Raising, is_made_up
 from tests.soak.screen import Screen
 from tests.soak.upstream import GONE, Question
 
@@ -59,18 +72,67 @@ class Seen:
         self.read = 0
         self.endings: list[Exception | None] = []
         self.over = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
 
     def show(self, value: ChatChunk) -> None:
         assert not self.endings
         self.read += 1
         if isinstance(value, Restarted):
             self.text = ""
-        for choice in value.choices:
-            self.text += choice.delta.content or ""
+        self.text += said(value)
 
     def end(self, error: Exception | None = None) -> None:
         self.endings.append(error)
-        self.over.set()
+        self._loop.call_soon_threadsafe(self.over.set)
+
+
+def said(chunk: ChatChunk) -> str:
+    """Return the text in a chunk."""
+    return "".join(choice.delta.content or "" for choice in chunk.choices)
+
+
+def subscribe_raising(source: Observable[ChatChunk], raising: Raising, seen: Seen) -> None:
+    """Subscribe a reader of which one callback raises, after it has noted its value or ending."""
+
+    def show(chunk: ChatChunk) -> None:
+        seen.show(chunk)
+        raising.at("next")
+
+    def fail(error: Exception) -> None:
+        seen.end(error)
+        raising.at("error")
+
+    def complete() -> None:
+        seen.end()
+        raising.at("completed")
+
+    source.subscribe(show, fail, complete)
+
+
+async def _drop(client: OpenRouter) -> None:
+    pass
+
+
+async def _close(client: OpenRouter) -> None:
+    client.close()
+
+
+async def _close_cancelled(client: OpenRouter) -> None:
+    closing = asyncio.ensure_future(client.aclose())
+    for _ in range(random.randrange(4)):
+        await asyncio.sleep(0)
+    closing.cancel()
+    with suppress(asyncio.CancelledError):
+        await closing
+    await client.aclose()
+
+
+_CLOSINGS: dict[str, Callable[[OpenRouter], Awaitable[None]]] = {
+    "aclose": OpenRouter.aclose,
+    "close": _close,
+    "cancelled aclose": _close_cancelled,
+    "dropped": _drop,
+}
 
 
 class Soak:
@@ -79,6 +141,7 @@ class Soak:
     def __init__(self, seed: int, server: RedisServer) -> None:
         self.done = Counter[str]()
         self.samples: list[Sample] = []
+        self.dropped = WeakSet[OpenRouter]()  # unclosed; those that are not yet collected
         self._chance = random.Random(seed)
         self._server = server
         self._server_up = True
@@ -91,6 +154,10 @@ class Soak:
         enter = self._stack.enter_async_context
         self._simulator = await enter(Simulator(self._reply))
         self._client = await enter(OpenRouter("k", base_url=self._simulator.base_url))
+        self._threaded = await enter(OpenRouter("k", base_url=self._simulator.base_url))
+        with suppress(RouterError):
+            # Its first use, where no loop runs: it has its own thread from now on.
+            await asyncio.to_thread(self._threaded.chat("nothing").run)
         self._limiter = Limiter(streams=AT_ONCE // 2)
         self._memory = await enter(Hub(MemoryLog(keep_seconds=KEEP, keep_count=20)))
         options: dict[str, Any] = {"namespace": "soak", "lease": LEASE, "keep": KEEP, "outage": 10.0}
@@ -161,9 +228,10 @@ class Soak:
         if question is None or self._closing:
             return web.json_response({"error": {}}, status=404)
         hub = {"here": self._here, "there": self._there, "memory": self._memory}.get(place)
+        chain = self._chain(question)
         return await respond(
             request,
-            self._chain(question) if hub is None or "begin" in request.query else None,
+            (question.cut(chain) if question.is_cut else chain) if hub is None or "begin" in request.query else None,
             hub=hub,
             key=name if hub else None,
             dialect=DIALECTS[request.match_info["dialect"]],
@@ -204,10 +272,12 @@ class Soak:
         uses: list[Callable[[Question], Awaitable[None]]] = [
             *(self._observed, self._observed, self._pulled, self._shared_in_memory, self._shared_on_redis),
             *(self._in_a_browser, self._in_a_browser),
+            *(self._on_another_thread, self._forked, self._closed, self._closed),
+            *(self._raising_beside_others, self._raising_beside_others, self._cut, self._cut_in_a_browser),
         ]
         while time.monotonic() < until:
             self._number += 1
-            question = Question(self._number, self._chance, self.done)
+            question = Question(str(self._number), self._chance, self.done)
             self._questions[question.name] = question
             use = self._chance.choice(uses)
             try:
@@ -264,6 +334,142 @@ class Soak:
             self.done[f"{name}: came back"] += 1
         self._check(name, question, seen, left=left)
 
+    async def _on_another_thread(self, question: Question) -> None:
+        """A chain of a client with its own thread, read here."""
+        seen = Seen()
+        left = await self._pull(self._once(self._threaded, question.name), seen)
+        self._check("own thread", question, seen, left=left)
+
+    async def _forked(self, question: Question) -> None:
+        """A child that uses the client with the thread, on which other streams run here."""
+
+        def work() -> list[Any]:
+            texts: list[str] = []
+            chunks = self._once(self._threaded, question.name)
+            try:
+                chunks.pipe(ops.do_action(lambda chunk: texts.append(said(chunk)))).run()
+            except RouterError as error:
+                return ["".join(texts), type(error).__name__]
+            return ["".join(texts), None]
+
+        text, error = await in_a_child(work, self._relay.leave_to_parent)
+        assert question.begins_with(text)
+        assert error or text == question.whole, f"{text!r} is not {question.whole!r}"
+        self.done[f"fork: {error or 'completed'}"] += 1
+
+    async def _closed(self, question: Question) -> None:
+        """A client that is closed, or dropped, while chains stream, pause before a retry, and wait for a permit."""
+        limiter = Limiter(streams=3)
+        client = OpenRouter("k", base_url=self._simulator.base_url, limiter=limiter)
+        way = self._chance.choice([*_CLOSINGS])
+        threaded = self._chance.random() < 0.3
+        if threaded:
+            with suppress(RouterError):
+                await asyncio.to_thread(client.chat("nothing").run)
+        # A pause that outlasts the test, but for a client that is never closed.
+        delay = 0.2 if way == "dropped" else 2 * LIMIT
+        policy = RetryPolicy(attempts=2, first_delay=delay, max_delay=delay, jitter=0)
+        questions = [self._ask(question.name, at) for at in range(8)]
+        readers = [(each, Seen()) for each in questions]
+        for each, seen in readers:
+            self._once(client, each.name).pipe(retry_transient(policy)).subscribe(seen.show, seen.end, seen.end)
+        await asyncio.sleep(self._chance.choice([0, 0, 0.005, 0.02, 0.1, 0.4]))
+        opened = sum(not seen.endings for _, seen in readers)
+        self.done["closings: chains that wait for a permit"] += limiter.waiting
+        self.done["closings: chains with a permit"] += limiter.running
+        self.done["closings: chains that pause"] += opened - limiter.waiting - limiter.running
+        await _CLOSINGS[way](client)
+        if way == "dropped":
+            self.dropped.add(client)
+        del client
+        late = sum(not seen.endings for _, seen in readers)
+        assert way in {"close", "dropped"} or not late, f"{way}: {late} chains have no ending"
+        for each, seen in readers:
+            await seen.over.wait()
+            self.done[f"closings: {way}: {self._check_text(each, seen)}"] += 1
+            del self._questions[each.name]
+        assert (limiter.running, limiter.waiting) == (0, 0), f"{way}: {limiter}"
+        self.done[f"closings: {way}{', own thread' if threaded else ''}"] += 1
+
+    def _ask(self, name: str, at: int) -> Question:
+        """Return one of several questions that are asked at the same time."""
+        question = Question(f"{name}.{at}", self._chance, self.done)
+        self._questions[question.name] = question
+        return question
+
+    async def _raising_beside_others(self, question: Question) -> None:
+        """One generation for several readers, some of which raise; or an operator above all of them raises."""
+        above = Raising(self._chance) if self._chance.random() < 0.2 else None
+        chain = self._chain(question)
+        place, shared = self._one_of_three(question, chain if above is None else chain.pipe(above.operator))
+        calm = [Seen() for _ in range(3)]
+        for seen in calm:
+            shared.subscribe(seen.show, seen.end, seen.end)
+        raising = [(Raising(self._chance), Seen()) for _ in range(3)]
+        for each, seen in raising:
+            if self._chance.random() < 0.5:
+                shared.pipe(each.operator).subscribe(seen.show, seen.end, seen.end)
+            else:
+                subscribe_raising(shared, each, seen)
+        for seen in (*calm, *(seen for _, seen in raising)):
+            await seen.over.wait()
+        await asyncio.sleep(0)
+        for seen in calm:
+            if above is not None and above.raised and above.moment != "dispose":
+                [error] = seen.endings
+                assert error is not None, f"{above} above, and the generation is complete"
+                self.done[f"raising in {place}: ended by an operator above"] += 1
+            else:
+                self._check(f"raising in {place}: sibling", question, seen, left=False)
+        for each, seen in raising:
+            assert len(seen.endings) == 1, f"{each}: {seen.endings}"
+            self.done[f"raising in {place}: {each if each.raised else 'not reached'}"] += 1
+
+    def _one_of_three(self, question: Question, chunks: Observable[ChatChunk]) -> tuple[str, Observable[ChatChunk]]:
+        """Return a place where the chunks are shared, and the chunks as they are read from it."""
+        place = self._chance.choice(["share_generation", "hub in memory", "hub on Redis"])
+        if place == "share_generation":
+            return place, chunks.pipe(share_generation())
+        hub = self._memory if place == "hub in memory" else self._here
+        return place, hub.start(question.name, chunks)
+
+    async def _cut(self, question: Question) -> None:
+        """A chain that an operator ends before its source, above a completion or a hub."""
+        place = self._chance.choice(["completion", "hub in memory", "hub on Redis"])
+        seen = Seen()
+        chunks = question.cut(self._chain(question))
+        states: list[str] = []
+        if place == "completion":
+            chunks = chunks.pipe(ops.do_action(seen.show), completion())
+            chunks.subscribe(lambda whole: states.append(whole.state), seen.end, seen.end)
+        else:
+            hub = self._memory if place == "hub in memory" else self._here
+            hub.start(question.name, chunks).subscribe(seen.show, seen.end, seen.end)
+        await seen.over.wait()
+        [error] = seen.endings
+        assert question.begins_with(seen.text)
+        if error is None and question.finished:
+            assert seen.text == question.whole, f"{seen.text!r} is not {question.whole!r}"
+            self.done[f"cut above {place}: not reached"] += 1
+        elif error is None:
+            assert place == "completion", "a hub calls a cut generation complete"
+            assert states != ["complete"], "a cut answer is complete"
+            self.done[f"cut above {place}: {''.join(states) or 'no value'}"] += 1
+        else:
+            assert isinstance(error, RouterError), repr(error)
+            self.done[f"cut above {place}: {type(error).__name__}"] += 1
+
+    async def _cut_in_a_browser(self, question: Question) -> None:
+        """A chain that an operator ends before its source, above a relay."""
+        question.is_cut = True
+        ending = await self._watched(question)
+        assert ending != "good" or question.finished, "a relay calls a cut answer complete"
+        cut = "" if question.finished else ", cut"
+        self.done[f"cut above relay: {ending}{cut}"] += 1
+
+    def _once(self, client: OpenRouter, name: str) -> Observable[ChatChunk]:
+        return client.chat(name).pipe(timeouts(first_content=0.8, content=0.5, total=TOTAL))
+
     async def _observe(self, source: Observable[T], seen: Seen, show: Callable[[T], None]) -> bool:
         """Subscribes until the end, or until a random moment; whether that came first."""
         subscription = source.subscribe(show, seen.end, seen.end)
@@ -303,6 +509,10 @@ class Soak:
         self.done["stops"] += 1
 
     async def _in_a_browser(self, question: Question) -> None:
+        self.done[f"browser: {await self._watched(question)}"] += 1
+
+    async def _watched(self, question: Question) -> str | None:
+        """Show the answer in a browser; return how it ended there."""
         place = self._chance.choice(["nowhere", "memory", "here", "there"])
         dialect = self._chance.choice([*DIALECTS])
         url = f"{self._relay.url}/{place}/{dialect}/{question.name}"
@@ -312,21 +522,25 @@ class Soak:
         assert question.begins_with(shown.text), f"{dialect} {place}: {shown.text!r} is not of {question.text!r}"
         if shown.ending == "good":
             assert shown.text == question.whole, f"{dialect} {place}: {shown.text!r} is not {question.whole!r}"
-        self.done[f"browser: {shown.ending}"] += 1
+        return shown.ending
 
     def _check(self, name: str, question: Question, seen: Seen, *, left: bool) -> None:
         """One ending, or none for who has left; the beginning of the answer, or all of it for who was told so."""
-        assert question.begins_with(seen.text), f"{seen.text!r} is not of {question.text!r}"
         if left and not seen.endings:
+            assert question.begins_with(seen.text), f"{seen.text!r} is not of {question.text!r}"
             self.done[f"{name}: left"] += 1
-            return
+        else:
+            self.done[f"{name}: {self._check_text(question, seen)}"] += 1
+
+    def _check_text(self, question: Question, seen: Seen) -> str:
+        """Check the one ending, and the text before it; return the ending's name."""
+        assert question.begins_with(seen.text), f"{seen.text!r} is not of {question.text!r}"
         [error] = seen.endings
         if error is None:
             assert seen.text == question.whole, f"{seen.text!r} is not {question.whole!r}"
-            self.done[f"{name}: completed"] += 1
-        else:
-            assert isinstance(error, RouterError), repr(error)
-            self.done[f"{name}: {type(error).__name__}"] += 1
+            return "completed"
+        assert isinstance(error, RouterError), repr(error)
+        return type(error).__name__
 
 
 class Relay:
@@ -337,6 +551,7 @@ class Relay:
         self._get = get
         self._post = post
         self._port = 0
+        self._listening: socket.socket | None = None
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -347,11 +562,17 @@ class Relay:
         # A connection that was made just when it closes keeps aiohttp (3.14) waiting for all of this time.
         self._runner = web.AppRunner(app, shutdown_timeout=1.0)
         await self._runner.setup()
-        listening = socket.create_server(("127.0.0.1", self._port))
+        # A forked child may have the one before, for moments.
+        self._listening = listening = socket.create_server(("127.0.0.1", self._port), reuse_port=True)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
         self._port = listening.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}"
         await web.SockSite(self._runner, listening).start()
+
+    def leave_to_parent(self) -> None:
+        """Close the listening socket in a forked child, where nothing accepts connections."""
+        if self._listening is not None and self._listening.fileno() >= 0:
+            os.close(self._listening.fileno())
 
     async def stop(self) -> None:
         if self._runner is None:
@@ -396,10 +617,15 @@ def _small_connector() -> aiohttp.TCPConnector:
 
 @asynccontextmanager
 async def counting_faults() -> AsyncGenerator[list[dict[str, Any]]]:
-    """What the loop's exception handler is told."""
+    """Collect the reports to the loop's exception handler, but for the exceptions that are raised on purpose."""
     faults: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     before = loop.get_exception_handler()
-    loop.set_exception_handler(lambda _, context: faults.append(context))
+
+    def note(_: object, context: dict[str, Any]) -> None:
+        if not is_made_up(context.get("exception")):
+            faults.append(context)
+
+    loop.set_exception_handler(note)
     yield faults
     loop.set_exception_handler(before)

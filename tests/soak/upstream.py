@@ -7,8 +7,9 @@ import random
 from collections import Counter
 
 import msgspec
+from reactivex import Observable, operators as ops, timer
 
-from rxrouter import ServerSentEvent, SSEParser
+from rxrouter import ChatChunk, ServerSentEvent, SSEParser
 from rxrouter.testing import FAULTS, Act, Exchange, Reply, Step, answer
 
 _WORDS = ("once", "naïve", "流式", "🚀", "sea,\n\n", "words", "\tend.")
@@ -24,10 +25,12 @@ _COMPLETE = ("split", "no-done", "cut-after-finish", "cut-tool-call")
 class Question:
     """One question: what the server says each time that it is asked, and what the whole of it would be."""
 
-    def __init__(self, number: int, chance: random.Random, done: Counter[str]) -> None:
-        self.name = str(number)
+    def __init__(self, name: str, chance: random.Random, done: Counter[str]) -> None:
+        self.name = name
         self.replies: list[str] = []  # to each request: the fault, and how much of the text it was sent
         self.whole: str | None = None  # what a reader has that was told of completion; None if nobody may be told
+        self.is_cut = False  # by an operator, where a relay reads it
+        self.finished = False  # whether the source of a cut chain has completed before the cut
         self._chance = chance
         self._done = done
         self._long = chance.random() < _LONG
@@ -62,6 +65,18 @@ class Question:
             reply = msgspec.structs.replace(reply, headers={**reply.headers, "Retry-After": self._chance.choice("01")})
         pause = 0.0 if self._long or fault in _AT_ONCE else self._chance.choice(_PAUSES)
         return msgspec.structs.replace(reply, steps=_paced(reply, pause)) if pause else reply
+
+    def cut(self, chunks: Observable[ChatChunk]) -> Observable[ChatChunk]:
+        """Return the chain with an operator that completes it at some chunk, or after some time."""
+
+        def finish() -> None:
+            self.finished = True
+
+        noted = chunks.pipe(ops.do_action(on_completed=finish))
+        if self._chance.random() < 0.5:
+            return noted.pipe(ops.take_until(timer(self._chance.choice([0.01, 0.05, 0.2]))))
+        left = iter(range(self._chance.choice([1, 5, 20, 60])))
+        return noted.pipe(ops.take_while(lambda _: next(left, None) is not None))
 
     def begins_with(self, read: str) -> bool:
         """Whether that is no more, and nothing else, than the server may have said."""
