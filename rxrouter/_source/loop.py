@@ -60,6 +60,7 @@ class Home:
         self._thread_over: Future[None] | None = None
         self._end_thread: weakref.finalize[Any, Any] | None = None  # on close, on garbage collection, at exit
         self._loop_guard: AsyncGenerator[None] | None = None
+        self._keep_guard: weakref.finalize[Any, Any] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
         _homes.add(self)
@@ -230,6 +231,8 @@ class Home:
         resources.leave_to_parent(self._loop_guard)
         if self._end_thread is not None:
             self._end_thread.detach()
+        if self._keep_guard is not None:
+            self._keep_guard.detach()
         self._thread = self._end_thread = self._loop_guard = self._ending = self._thread_over = None
         self.resources = Resources(self.owner)
         # The loop of a thread that there is not in the child, such as an application's.
@@ -262,7 +265,13 @@ class Home:
         if loop is None:
             loop = self._start_thread()
         else:
+            if self._keep_guard is not None:
+                self._keep_guard.detach()
             self._loop_guard = self.resources.end_with_loop()
+            # In a cycle that is collected, aiohttp's session would warn before the guard closes it. What a finalizer
+            # refers to is no part of the cycle: the guard goes by itself, after the client.
+            self._keep_guard = weakref.finalize(self, _release, self._loop_guard)
+            self._keep_guard.atexit = False
             self._thread_id = threading.get_ident()
         self._bound = loop, LoopScheduler(loop)
         self.resources.scheduler = self._bound[1]
@@ -283,6 +292,10 @@ class Home:
 
 def _is_alive(loop: asyncio.AbstractEventLoop) -> bool:
     return loop.is_running() and not loop.is_closed() and not is_inherited(loop)
+
+
+def _release(_: AsyncGenerator[None]) -> None:
+    """Do nothing: the call drops the last reference that does not come from the client."""
 
 
 def _end_thread(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, thread: threading.Thread) -> None:

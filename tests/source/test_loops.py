@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -170,6 +171,23 @@ def test_client_that_is_garbage_ends_its_thread() -> None:
         assert not thread.is_alive()
 
 
+async def test_client_closes_its_session_without_a_warning_when_a_cycle_with_it_is_collected() -> None:
+    async with Simulator(SHORT) as simulator:
+        client = client_of(simulator)
+        await client.chat("hi")
+        session = weakref.ref(client._sessions.get())
+        cycle: list[Any] = [client]
+        cycle.append(cycle)
+
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            del client, cycle
+            gc.collect()
+            await until(lambda: session() is None)
+
+        assert not [str(warning.message) for warning in warned]
+
+
 def test_stream_outlives_the_name_of_its_client() -> None:
     with Simulator() as simulator:
         before = set(threading.enumerate())
@@ -297,6 +315,8 @@ def test_client_raises_where_it_is_used_when_its_loop_was_closed_under_open_conn
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the session that the loop left open
             client = OpenRouter("sk-test")
+            gc.collect()
+            # The session goes after its client.
             gc.collect()
 
 
