@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from operator import length_hint
@@ -34,6 +35,8 @@ _DONE = b"[DONE]"
 _ODD = (msgspec.DecodeError, TypeError, RecursionError, UnicodeDecodeError)  # what decoding raises, on anything
 # Names of events that hold chunks; in an unnamed event, as nearly all are, the name is "".
 _CHUNKS = {"", "message", "data", "chunk", "delta", "completion", "chat.completion", "chat.completion.chunk"}
+# A delta with any member; beside it, a message is passed over.
+_has_delta = re.compile(rb'"delta"\s*:\s*\{\s*"').search
 # JSON that says nothing at all.
 _EMPTY = {b"null", b"[]", b"false"}
 # The item behind the last one of a body; no event of a stream can have its name.
@@ -372,7 +375,7 @@ class ChunkReader(Reader):
         spoken = [choice for choice in chunk.choices if has_content(choice.delta)]
         if not spoken:
             return chunk
-        if b'"message"' not in chunk.raw or b'"delta"' in chunk.raw:
+        if b'"message"' not in chunk.raw or _has_delta(chunk.raw):
             self._by_delta.update(choice.index for choice in spoken)
             return chunk
         before = self._by_delta | ({0} if self.seen > self._noted else set[int]())

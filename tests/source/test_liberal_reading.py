@@ -405,11 +405,10 @@ def test_usage_on_a_choice_or_of_groq_is_the_usage(place: dict[str, Any]) -> Non
 # Whole messages
 
 
-def test_a_message_that_repeats_the_deltas_adds_nothing() -> None:
-    message = {
-        "id": "c1",
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}],
-    }
+@pytest.mark.parametrize("delta", [{}, {"delta": {}}, {"delta": None}, {"delta": {"content": ""}}])
+def test_a_message_that_repeats_the_deltas_adds_nothing(delta: dict[str, Any]) -> None:
+    repeated = {"message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}
+    message = {"id": "c1", "choices": [{"index": 0, **delta, **repeated}]}
 
     seen = read(HEL, LO, data(message))
 
