@@ -105,21 +105,23 @@ async def paused(exchange: Exchange, most: int = MOST_HELD) -> None:
         most: Bytes of the answer that may be held outside the kernel, whose own buffers depend on the machine.
     """
     sent = await stalled(lambda: exchange.sent_bytes)
-    kernel = queued_bytes(exchange.peer[1])
+    kernel = queued_bytes(exchange)
     print(f"sent while paused: {sent / 1e6:.2f} MB, of which {kernel / 1e6:.2f} MB are in the kernel")  # noqa: T201
     assert not exchange.over.is_set()
     assert kernel > RECEIVE_BUFFER
     assert sent - kernel < most
 
 
-def queued_bytes(port: int) -> int:
-    """Returns the bytes in the kernel's buffers, both ways, of the loopback connection with this client port."""
+def queued_bytes(exchange: Exchange) -> int:
+    """Returns the bytes in the kernel's buffers, both ways, of the loopback connection of this request."""
     if not SOCKETS.exists():
         pytest.skip("only Linux shows the buffers of both ends of a connection")
     rows = [row.split() for row in SOCKETS.read_text().splitlines()[1:]]
     # The fields are a number, both addresses, the state (1 is established), and the bytes to be sent and to be read.
     established = {(row[1], row[2]): row[4] for row in rows if row[3] == "01"}
-    (client,) = [ends for ends in established if ends[0].endswith(f":{port:04X}")]
+    # Both ports, because either may be that of a connection to another server on this machine, too.
+    ports = f":{exchange.peer[1]:04X}", f":{int(exchange.headers['Host'].rpartition(':')[2]):04X}"
+    (client,) = [ends for ends in established if ends[0].endswith(ports[0]) and ends[1].endswith(ports[1])]
     server = (client[1], client[0])
     return sum(int(size, 16) for ends in (client, server) for size in established[ends].split(":"))
 
