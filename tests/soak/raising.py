@@ -73,7 +73,7 @@ class Raising:
 
 def is_made_up(error: BaseException | None) -> bool:
     """Return whether the exception, or the cause or a part of it, was raised here."""
-    if isinstance(error, BaseExceptionGroup):
-        parts: tuple[BaseException, ...] = error.exceptions
+    parts: tuple[BaseException, ...] = getattr(error, "exceptions", ())
+    if parts:
         return all(map(is_made_up, parts))
     return error is not None and (isinstance(error, Raised | RaisedBase) or is_made_up(error.__cause__))

@@ -345,9 +345,9 @@ class Soak:
 
         def work() -> list[Any]:
             texts: list[str] = []
-            chunks = self._once(self._threaded, question.name)
+            chunks = self._once(self._threaded, question.name).pipe(ops.map(said))
             try:
-                chunks.pipe(ops.do_action(lambda chunk: texts.append(said(chunk)))).run()
+                chunks.pipe(ops.do_action(texts.append)).run()
             except RouterError as error:
                 return ["".join(texts), type(error).__name__]
             return ["".join(texts), None]
@@ -440,8 +440,8 @@ class Soak:
         chunks = question.cut(self._chain(question))
         states: list[str] = []
         if place == "completion":
-            chunks = chunks.pipe(ops.do_action(seen.show), completion())
-            chunks.subscribe(lambda whole: states.append(whole.state), seen.end, seen.end)
+            whole = chunks.pipe(ops.do_action(seen.show), completion())
+            whole.subscribe(lambda whole: states.append(whole.state), seen.end, seen.end)
         else:
             hub = self._memory if place == "hub in memory" else self._here
             hub.start(question.name, chunks).subscribe(seen.show, seen.end, seen.end)
