@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from operator import length_hint
@@ -14,7 +13,6 @@ from rxrouter._errors import ChunkDecodeError, EventTooLargeError, RouterError, 
 from rxrouter._gate import Gate
 from rxrouter._wire.chunk import (
     ChatChunk,
-    Delta,
     decode_odd,
     has_content,
     is_chunk,
@@ -24,6 +22,7 @@ from rxrouter._wire.failure import body_error, event_error, says_something, stre
 from rxrouter._wire.finish_proof import FinishProof
 from rxrouter._wire.halves import Halves
 from rxrouter._wire.likeness import Likeness, unlike
+from rxrouter._wire.repetition import Repetition
 from rxrouter._wire.sse import Comment, ServerSentEvent, SSEParser
 from rxrouter._wire.sse_lines import UNFRAMED, LineKeepingParser
 from rxrouter._wire.usage import merged_usage, with_usage
@@ -35,8 +34,6 @@ _DONE = b"[DONE]"
 _ODD = (msgspec.DecodeError, TypeError, RecursionError, UnicodeDecodeError)  # what decoding raises, on anything
 # Names of events that hold chunks; in an unnamed event, as nearly all are, the name is "".
 _CHUNKS = {"", "message", "data", "chunk", "delta", "completion", "chat.completion", "chat.completion.chunk"}
-# A delta with any member; beside it, a message is passed over.
-_has_delta = re.compile(rb'"delta"\s*:\s*\{\s*"').search
 # JSON that says nothing at all.
 _EMPTY = {b"null", b"[]", b"false"}
 # The item behind the last one of a body; no event of a stream can have its name.
@@ -180,7 +177,7 @@ class ChunkReader(Reader):
         self._decode = _decode
         self._done = False
         self._proof = FinishProof()
-        self._by_delta = set[int]()  # choices with content, but for those of plain chunks: their index is 0
+        self._repetition = Repetition()
         self._noted = 0  # chunks that were not plain
         self._has_content = False  # one of these
         self._halves = Halves()
@@ -192,9 +189,10 @@ class ChunkReader(Reader):
         self._only_object = b""  # passed over, without a name
         self._at_end = False
 
-    def _deliver(self) -> None:  # noqa: C901, PLR0912 - one fused loop from item to observer: the hot path
+    def _deliver(self) -> None:  # noqa: C901, PLR0912, PLR0915 - one fused loop from item to observer: the hot path
         gate, on_next, decode, items = self._gate, self._on_next, self._decode, self._items
         read = self._likeness.read if decode is _decode else unlike
+        spoken = self._repetition.plain
         # What was delivered is what was taken, but for what was nothing: counting each takes 200 instructions.
         before = self.seen + length_hint(items)
         try:
@@ -225,8 +223,13 @@ class ChunkReader(Reader):
                     ):
                         self.generation_id = self.generation_id or chunk.id
                         if delta.content:
+                            spoken.add("content")
                             self._likeness.learn(item, chunk, before - length_hint(items))
                             read = self._likeness.read
+                        if delta.tool_calls:
+                            spoken.add("tool_calls")
+                        if delta.reasoning or delta.reasoning_content:
+                            spoken.add("reasoning")
                         on_next(chunk)
                         if gate.closed:
                             break
@@ -345,7 +348,7 @@ class ChunkReader(Reader):
             self.passed_over += 1
             self._only_object = chunk.raw if self.passed_over == 1 else b""
             return None
-        chunk = self._without_repetition(chunk)
+        chunk = self._repetition.strip(chunk)
         if self.seen > self._noted:
             self._proof.begin(0)
         for choice in chunk.choices:
@@ -369,21 +372,6 @@ class ChunkReader(Reader):
         if (rest := self._release()) is not None:
             chunk = msgspec.structs.replace(chunk, choices=[*rest.choices, *chunk.choices])
         return chunk if any(has_content(choice.delta) for choice in chunk.choices) else None
-
-    def _without_repetition(self, chunk: ChatChunk) -> ChatChunk:
-        """The chunk without a whole message, where deltas have said it before (MiniMax ends its streams so)."""
-        spoken = [choice for choice in chunk.choices if has_content(choice.delta)]
-        if not spoken:
-            return chunk
-        if b'"message"' not in chunk.raw or _has_delta(chunk.raw):
-            self._by_delta.update(choice.index for choice in spoken)
-            return chunk
-        before = self._by_delta | ({0} if self.seen > self._noted else set[int]())
-        choices = [
-            msgspec.structs.replace(choice, delta=Delta(role=choice.delta.role)) if choice.index in before else choice
-            for choice in chunk.choices
-        ]
-        return msgspec.structs.replace(chunk, choices=choices) if choices != chunk.choices else chunk
 
     def _count(self, chunk: ChatChunk) -> ChatChunk:
         """Take the usage of a chunk, and give it all that was said of the usage so far."""

@@ -415,6 +415,21 @@ def test_a_message_that_repeats_the_deltas_adds_nothing(delta: dict[str, Any]) -
     assert (seen.ending, seen.whole.text, seen.whole.finish_reason) == (None, "Hello", "stop")
 
 
+CALL = {"index": 0, "id": "call-1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
+
+
+@pytest.mark.parametrize("more", [{}, {"tool_calls": [CALL]}], ids=["plain", "two kinds"])
+@pytest.mark.parametrize("said", [{"content": "Hello"}, {"reasoning": "Hm."}, {"tool_calls": [CALL]}])
+def test_message_behind_deltas_adds_what_they_have_not_said(said: dict[str, Any], more: dict[str, Any]) -> None:
+    parts = {"role": "assistant", "content": "Hello", "reasoning": "Hm.", "tool_calls": [CALL]}
+    message = {"id": "c1", "choices": [{"index": 0, "message": parts, "finish_reason": "tool_calls"}]}
+
+    whole = read(say({**said, **more}), data(message)).whole
+
+    assert (whole.text, whole.reasoning) == ("Hello", "Hm.")
+    assert [(call.name, call.arguments) for call in whole.tool_calls] == [("f", '{"a":1}')]
+
+
 def test_an_answer_in_messages_or_texts_alone_is_all_of_them() -> None:
     for name in ("message", "text"):
         pieces = [
