@@ -3,11 +3,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
-from reactivex import Observable, from_iterable, operators as ops
+from reactivex import Observable, abc, from_iterable, operators as ops
 
 from rxrouter import (
     ChatChunk,
@@ -26,7 +27,7 @@ from rxrouter._errors import (
     ProducerLostError,
     UnknownGenerationError,
 )
-from rxrouter.operators import completion, text
+from rxrouter.operators import completion, share_generation, text
 from rxrouter.sharing import Hub, MemoryLog, Status, Writer
 from rxrouter.sharing._entries import decode
 from rxrouter.testing import STORY, Reply, answer
@@ -687,3 +688,47 @@ async def test_generation_may_follow_another_that_follows_a_third() -> None:
         source.end()
         assert await reader.until_over() is None
         assert len(reader.read) == 4
+
+
+_TENANT: ContextVar[str] = ContextVar("tenant", default="no tenant")
+
+
+@pytest.mark.parametrize("shared", ["hub", "share_generation"])
+async def test_each_reader_runs_in_the_context_in_which_it_subscribed(shared: str) -> None:
+    """For values that come, values that it catches up on, and the ending."""
+    source = Source()
+    seen: dict[str, list[str]] = {}
+    async with Hub() as hub:
+        answer: Observable[ChatChunk] = (
+            hub.start("k", source.chunks) if shared == "hub" else source.chunks.pipe(share_generation())
+        )
+
+        def read(tenant: str) -> None:
+            notes = seen.setdefault(tenant, [])
+            _TENANT.set(tenant)
+            answer.subscribe(lambda _: notes.append(_TENANT.get()), lambda _: None, lambda: notes.append(_TENANT.get()))
+
+        for number in range(3):
+            copy_context().run(read, f"tenant {number}")
+            await until(lambda: source.subscribed == 1)
+            source.say()
+        late = threading.Thread(target=copy_context().run, args=(read, "thread"))
+        late.start()
+        late.join()
+        await until(lambda: shared != "hub" or len(seen["thread"]) == 3)
+        source.end()
+        await until(lambda: all(len(notes) == 4 for notes in seen.values()))
+
+    assert {tenant: set(notes) for tenant, notes in seen.items()} == {tenant: {tenant} for tenant in seen}
+    assert len(seen) == 4
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, pytest.fail.Exception, asyncio.CancelledError])
+async def test_generation_fails_when_the_subscribe_of_its_source_raises(kind: type[BaseException]) -> None:
+    def subscribe(_: object, __: object = None) -> abc.DisposableBase:
+        raise kind
+
+    async with Hub() as hub:
+        ending = await Reader(hub.start("k", Observable(subscribe))).until_over()
+        assert ending is not None
+        assert (await hub.status("k")).state == "failed"
