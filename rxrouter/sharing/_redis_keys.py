@@ -6,6 +6,9 @@
 {namespace}:lease:KEY   TOKEN, for as long as the writer lives
 {namespace}:bell:NODE   a stream, by which one process wakes another, or itself: key KEY
 
+The log's time to live is set anew with each sign of life, and with nothing else while the writer lives: how much of it
+has passed is how long the writer has been silent, by the clock of Redis alone.
+
 N is the number of the entry's last chunk; EPOCH is Redis' time in milliseconds when the generation was claimed, so a
 generation that was lost and one that was begun anew under its key are never taken for one.
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from rxrouter._errors import LogLostError
+from rxrouter._errors import LogLostError, ProducerLostError
 from rxrouter.sharing._entries import decode_ending
 from rxrouter.sharing._redis_line import Command, lost_by
 from rxrouter.sharing._redis_settings import Settings
@@ -34,6 +37,17 @@ if redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 end
 return redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)
+"""
+
+# Ends a log, and keeps it from now on. A full Redis refuses an XADD, but neither a PEXPIRE nor a DEL: as one script,
+# all of it is done or nothing, so that a refused ending is not a sign of life.
+_END = """
+local id = redis.call('XADD', KEYS[1], 'NOMKSTREAM', ARGV[1], 'end', ARGV[2])
+if id then
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
+  redis.call('DEL', KEYS[2])
+end
+return id
 """
 
 
@@ -76,6 +90,18 @@ class Keys:
         """Gives the id; None if there is no log, FENCED if it has gone on without us."""
         return ("XADD", self.log, "NOMKSTREAM", str(at), *fields)
 
+    def end(self, epoch: int, ending: bytes) -> Command:
+        """Gives the same as `add`; gives the lease back."""
+        return ("EVAL", _END, 2, self.log, self.lease, str(Id(epoch + 1, 0)), ending, self._keep_ms)
+
+    def time_to_live(self) -> Command:
+        """Gives the milliseconds that are left to the log; fewer than 0 if it has no end, or if there is no log."""
+        return ("PTTL", self.log)
+
+    def silent_seconds(self, time_to_live: int) -> float:
+        """Return the seconds without a sign of life, of the reply to `time_to_live`; 0 if the log has no end."""
+        return max(0.0, (self._keep_ms - time_to_live) / 1000) if time_to_live >= 0 else 0.0
+
     def exists(self) -> Command:
         """Gives 1 if there is anything under the name of the log, 0 otherwise."""
         return ("EXISTS", self.log)
@@ -99,10 +125,6 @@ class Keys:
     def holder(self) -> Command:
         """Gives the token of the writer that lives; None if there is none."""
         return ("GET", self.lease)
-
-    def release(self) -> Command:
-        """Gives the lease back."""
-        return ("DEL", self.lease)
 
 
 def bell(settings: Settings, node: str) -> str:
@@ -142,6 +164,21 @@ def claimed(exists: int, first: list[Any]) -> Claimed | None:
     if first or exists:
         raise LogLostError("Redis has something else under its key")
     return None
+
+
+def orphaned(silent: float, outage: float) -> ProducerLostError | LogLostError:
+    """Return the ending for a generation without a producer.
+
+    A producer that was silent for longer than an outage may last has given its log up, if it was there, and its readers
+    with it: so the judgement is the same in all processes, whichever of them is the first to write it.
+
+    Args:
+        silent: Seconds without a sign of life, by the clock of Redis.
+        outage: Seconds.
+    """
+    if silent < outage:
+        return ProducerLostError()
+    return LogLostError("Redis has no sign of the producer for longer than an outage may last")
 
 
 def status(exists: int, first: list[Any], last: list[Any]) -> Status:

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 from redis.exceptions import ResponseError
 
-from rxrouter._errors import LogLostError, ProducerLostError, UnknownGenerationError
+from rxrouter._errors import LogLostError, UnknownGenerationError
 from rxrouter.sharing._entries import another, decode, decode_ending, encode_ending
-from rxrouter.sharing._redis_keys import BY, END, Id, Keys, claimed, fields
+from rxrouter.sharing._redis_keys import BY, END, Id, Keys, claimed, fields, orphaned
 from rxrouter.sharing._redis_line import (
     Command,
     Line,
@@ -97,9 +97,9 @@ class Reading:
         if key in self._followed:
             self._followed[key].tape.end(another(error))
 
-    def verdict(self, key: str) -> ProducerLostError | LogLostError:
-        """Return the ending for a generation without a producer."""
-        return self._followed[key].verdict if key in self._followed else ProducerLostError()
+    def verdict(self, key: str) -> LogLostError | None:
+        """Return the ending that an outage has given readers here; None if there was none."""
+        return self._followed[key].verdict if key in self._followed else None
 
     def _follow(self, keys: Keys) -> Followed:
         followed = self._followed[keys.key] = Followed(keys, self._settings, self._forget)
@@ -155,6 +155,7 @@ class Reading:
             try:
                 await self._line.ask(self._probe)
                 orphans = [followed for followed in unheld if followed.miss() and (judge or followed.lost)]
+                await self._line.walk(step for followed in orphans for step in followed.measure())
                 await self._line.walk(step for followed in orphans for step in followed.declare())
             except UnreachableError as error:
                 if not is_unwritable(error.__cause__):
@@ -250,14 +251,15 @@ class Followed:
         self.behind = True  # there is more than one read may bring
         self.due = 0.0  # to be looked at, by the loop's clock, if nothing has come till then
         self.unheld = False  # the last look found no lease
-        self.verdict: ProducerLostError | LogLostError = ProducerLostError()
-        """The ending for readers if it has no producer."""
+        self.verdict: LogLostError | None = None
+        """The ending that an outage has given readers here."""
         self._watched_until = math.inf
         self._keys = keys
         self._lease = settings.lease
         self._keep = settings.keep
         self._outage = settings.outage
         self._clock = asyncio.get_running_loop().time
+        self._silent = 0.0  # seconds without a sign of the producer, by the clock of Redis
         self._exists = 0  # the last reply to that question
         self._epoch: int | None = None
         self._missed: float | None = None  # since when no lease was found, though it could have been written
@@ -305,7 +307,7 @@ class Followed:
     @property
     def lost(self) -> bool:
         """Whether an outage has ended readers here: a producer with the same outage has given up before."""
-        return isinstance(self.verdict, LogLostError)
+        return self.verdict is not None
 
     def be_watched(self, epoch: int, error: LogLostError, until: float) -> None:
         """Be the one that `watch` begins."""
@@ -313,11 +315,18 @@ class Followed:
         self.verdict = error
         self._watched_until = until
 
+    def measure(self) -> Iterator[Step]:
+        """Look how long the producer has been silent."""
+        yield Step(self._keys.time_to_live(), take=self._measured)
+
+    def _measured(self, reply: int) -> None:
+        self._silent = self._keys.silent_seconds(reply)
+
     def declare(self) -> Iterator[Step]:
         """Write the ending for a producer that is gone; if another process does, that one counts, and is read."""
         if self._epoch is not None and not self.tape.over:
-            yield Step(self._keys.add(Id(self._epoch + 1, 0), END, encode_ending(self.verdict)), self.tape.end)
-            yield Step(self._keys.keep())
+            ending = self.verdict or orphaned(self._silent, self._outage)
+            yield Step(self._keys.end(self._epoch, encode_ending(ending)), self.tape.end)
 
     def doubt(self) -> None:
         """Redis was away: nothing is known of the writer, and there may be much to read."""
@@ -376,7 +385,7 @@ class Followed:
 
     def _be_alive(self) -> None:
         """Stop watching: the producer has a reach of Redis that this process had not."""
-        self.verdict = ProducerLostError()
+        self.verdict = None
         if not len(self.tape):
             self._on_over(self)
 

@@ -11,7 +11,7 @@ from typing import Any
 from rxrouter._errors import LogLostError, RouterError
 from rxrouter._wire.chunk import ChatChunk
 from rxrouter.sharing._entries import another, encode, encode_ending
-from rxrouter.sharing._redis_keys import END, Id, Keys, claimed, fields
+from rxrouter.sharing._redis_keys import Id, Keys, claimed, fields
 from rxrouter.sharing._redis_line import FENCED, Command, Line, Patience, Step, UnreachableError, take_turns
 from rxrouter.sharing._redis_settings import Settings
 
@@ -183,9 +183,7 @@ class Owed:
             lease: Seconds.
         """
         if self._epoch is not None:
-            ending = self._keys.add(Id(self._epoch + 1, 0), END, self._ending)
-            yield Step(ending, self._settle, self._settle)
-            yield Step(self._keys.keep())
+            yield Step(self._keys.end(self._epoch, self._ending), self._settle, self._settle)
             return
 
         def seen(first: list[Any]) -> None:
@@ -251,7 +249,6 @@ class RedisWriter:
     def beat(self) -> Iterator[Step]:
         """The signs of life."""
         yield Step(self._keys.renew(self._token, only_if_held=True), self.give_up, self._renewed)
-        yield Step(self._keys.keep())
 
     def steps(self) -> Iterator[Step]:
         """What is to be said next; more only when that is acknowledged."""
@@ -268,9 +265,7 @@ class RedisWriter:
             at = Id(self._epoch, self._written + self._sent)
             yield Step(self._keys.add(at, *chain.from_iterable(enumerate(batch))), self.give_up, self._added)
         elif self._ending is not None:
-            yield Step(self._keys.add(Id(self._epoch + 1, 0), END, self._ending), self.give_up, self._ended)
-            yield Step(self._keys.keep())
-            yield Step(self._keys.release())
+            yield Step(self._keys.end(self._epoch, self._ending), self.give_up, self._ended)
 
     def fail(self, reason: str) -> None:
         """Ends it with what is written, and an error."""
@@ -292,6 +287,9 @@ class RedisWriter:
     def _renewed(self, reply: Any) -> None:
         if reply is None:  # run out while Redis was away, or taken by who has written the ending
             self.doubt()
+        else:
+            # Only now: a full Redis would take this one without the other.
+            self._writing.send([self._keys.keep()])
 
     def _added(self, reply: Any) -> None:
         if reply is None:

@@ -15,7 +15,7 @@ except ImportError as error:
 
 from rxrouter._errors import LogLostError, RouterError, UnknownGenerationError
 from rxrouter.sharing._entries import another, encode_ending
-from rxrouter.sharing._redis_keys import END, LAST, Id, Keys, bell, claimed, ring, status
+from rxrouter.sharing._redis_keys import LAST, Keys, bell, claimed, orphaned, ring, status
 from rxrouter.sharing._redis_line import Line, is_outage
 from rxrouter.sharing._redis_read import JUDGE, Reading
 from rxrouter.sharing._redis_settings import Settings
@@ -54,7 +54,9 @@ class RedisLog:
         keep: How long a generation is kept after its end, in seconds.
         outage: How long Redis may be out of reach, or take no writes, in seconds. Then this process gives its
             generations up. They end with LogLostError for all their readers; in other processes a lease later, or when
-            Redis is back, and `status` waits as readers do.
+            Redis is back, and `status` waits as readers do. A producer that has given no sign for as long counts as
+            one that has given up: its generation ends with LogLostError, not with ProducerLostError. So all processes
+            of a namespace need the same `keep` and `outage`.
         buffer_bytes: How much may wait for Redis in this process; the generation that has most of it is given up when
             it is more.
     """
@@ -140,7 +142,7 @@ class RedisLog:
             await asyncio.sleep(self._commands.seconds_until(JUDGE * self._settings.lease))
             found, held = await self._look(keys)
         if found.state == "running" and not held:
-            await self._end(keys, self._reading.verdict(key))
+            await self._end(keys, self._reading.verdict(key) or await self._orphaned(keys))
             found, _ = await self._look(keys)
         return found
 
@@ -163,10 +165,14 @@ class RedisLog:
         begun = claimed(exists, first)
         if begun is None:
             raise UnknownGenerationError(keys.key)
-        at = Id(begun.epoch + 1, 0)
-        end = [keys.add(at, END, encode_ending(error)), keys.keep(), keys.holder(), keys.release()]
-        holder: bytes | None = (await self._commands.insist(end))[2]
+        end = [keys.holder(), keys.end(begun.epoch, encode_ending(error))]
+        holder: bytes | None = (await self._commands.insist(end))[0]
         return holder
+
+    async def _orphaned(self, keys: Keys) -> RouterError:
+        """Return the ending for a generation without a producer, by how long that has been silent."""
+        [time_to_live] = await self._commands.insist([keys.time_to_live()])
+        return orphaned(keys.silent_seconds(time_to_live), self._settings.outage)
 
     def _keys(self, key: str) -> Keys:
         return Keys(self._settings, key)

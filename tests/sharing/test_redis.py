@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +24,9 @@ from tests.sharing.conftest import LEASE, SERVERS, redis_logs
 from tests.sharing.redis_server import RedisServer, binaries
 from tests.sharing.support import Reader, Source, started, word, words
 from tests.support import proven, served, until
+
+KEEP_MS = 600_000
+"""The default of a RedisLog."""
 
 # On a real server: one writer, whatever happens; one ending, whoever dies.
 
@@ -589,6 +595,56 @@ async def test_a_log_that_could_not_be_written_for_the_outage_is_lost_for_all(ow
                 assert (status.state, type(status.error)) == ("failed", LogLostError)
 
 
+@pytest.mark.parametrize("ask", ["read", "status"])
+@pytest.mark.parametrize(("silent", "ending"), [(19.0, ProducerLostError), (20.0, LogLostError)])
+async def test_the_ending_without_a_producer_follows_from_its_silence_when_a_newcomer_judges_first(
+    server: RedisServer, silent: float, ending: type[Exception], ask: str
+) -> None:
+    namespace = secrets.token_hex(4)
+    _lay(server, namespace, "k")
+    server.ask("PEXPIRE", f"{{{namespace}}}:log:k", str(KEEP_MS - round(silent * 1000)))
+    # Far more than the time of a judgement on a loaded machine remains until the outage of the other case.
+    outage = 20.0 if ending is LogLostError else 60.0
+    async with Hub(redis_logs(server, namespace=namespace, outage=outage)()) as newcomer:
+        if ask == "read":
+            assert isinstance(await Reader(newcomer.follow("k")).until_over(), ending)
+        assert isinstance((await newcomer.status("k")).error, ending)
+
+
+async def test_a_producer_is_silent_by_the_clock_of_redis_when_redis_is_full(own_server: RedisServer) -> None:
+    async with Hub(redis_logs(own_server, namespace="full")()) as hub:
+        source = Source()
+        await started(hub, "k", source)
+        name = "{full}:log:k"
+        own_server.ask("CONFIG", "SET", "maxmemory", "1")
+        source.say()
+        source.end()
+        refused = _refused(own_server)
+        left = _number(own_server.ask("PTTL", name))
+        await until(lambda: _refused(own_server) > refused + 8)  # beats, entries and endings
+        assert _number(own_server.ask("PTTL", name)) < left
+
+
+@pytest.fixture
+def busy_machine() -> Iterator[None]:
+    """Two processes that take as much of the processors' time as they get."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    yield
+    for each in busy:
+        each.kill()
+        each.wait()
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("busy_machine")
+@pytest.mark.parametrize("turn", range(20))
+async def test_a_log_that_could_not_be_written_is_lost_for_all_when_the_machine_is_busy(
+    own_server: RedisServer, turn: int
+) -> None:
+    """The two loops of `busy_machine` leave each process here a part of its time."""
+    await test_a_log_that_could_not_be_written_for_the_outage_is_lost_for_all(own_server)
+
+
 async def test_a_claim_that_a_stopped_server_does_late_is_lost_for_all(
     own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -853,6 +909,17 @@ def _lay(server: RedisServer, namespace: str, key: str) -> None:
     name = f"{{{namespace}}}:log:{key}"
     server.ask("XADD", name, "1000-0", "by", "node 0")
     server.ask("XADD", name, "1000-1", "0", word(1).raw.decode())
+    server.ask("PEXPIRE", name, str(KEEP_MS))
+
+
+def _number(reply: bytes) -> int:
+    return int(reply[1:])
+
+
+def _refused(server: RedisServer) -> int:
+    """The commands that a full server has refused."""
+    found = re.search(rb"errorstat_OOM:count=(\d+)", server.ask("INFO", "errorstats"))
+    return int(found[1]) if found else 0
 
 
 def _overhear(monkeypatch: pytest.MonkeyPatch, hear: Callable[[Command, Any], Any]) -> None:
