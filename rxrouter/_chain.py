@@ -197,7 +197,7 @@ class ChunkProof:
         if self.ledger.open or self.ledger.proof is not Proof.UNKNOWN:
             return
         for choice in chunk.choices:
-            self._finishes.add(choice.index, choice.finish_reason, content=has_content(choice.delta))
+            self._finishes.add_from_elsewhere(choice.index, choice.finish_reason, content=has_content(choice.delta))
         if not chunk.choices and isinstance(chunk, Restarted):
             self._finishes = FinishProof()
 

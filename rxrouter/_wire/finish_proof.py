@@ -55,6 +55,15 @@ class FinishProof:
         self._counts[after] += 1
         self._standings[index] = after
 
+    def add_from_elsewhere(self, index: int, finish_reason: str | None, *, content: bool) -> None:
+        """Take a chunk from elsewhere, of which no [DONE] is known: a finish beside content counts, as one behind it.
+
+        Its source completes by itself. In a body, the same chunk may be one of many that a cut has left.
+        """
+        if content:
+            self.add(index, None, content=True)
+        self.add(index, finish_reason, content=False)
+
     def __bool__(self) -> bool:
         """Whether there was any choice."""
         return bool(self._standings)

@@ -298,7 +298,7 @@ class _ChoiceFold:
         content = {number for log in texts for number in log.chunks}
         proof.begin(self.index)
         for number in sorted(content | finishes.keys()):
-            proof.add(self.index, finishes.get(number), content=number in content)
+            proof.add_from_elsewhere(self.index, finishes.get(number), content=number in content)
 
     def delta(self, choice: CompletionChoice, upto: int) -> Choice:
         """What this choice has become, said at once."""

@@ -12,7 +12,7 @@ import reactivex
 from reactivex import Observable, abc, operators as ops
 from reactivex.disposable import Disposable
 
-from rxrouter import ChatChunk, ChatCompletion, Choice, Delta
+from rxrouter import ChatChunk, ChatCompletion, Choice, Delta, FunctionDelta, ToolCallDelta
 from rxrouter._chain import SourceProof
 from rxrouter.operators import completion, fallback, share_generation, snapshots
 from rxrouter.sharing import Hub
@@ -151,3 +151,22 @@ async def test_completion_is_not_complete_when_a_handler_takes_the_error_of_a_cu
 
     assert isinstance(whole, ChatCompletion)
     assert whole.state == "stopped"
+
+
+async def test_chunks_from_elsewhere_are_complete_when_two_of_them_have_content_and_a_finish_reason() -> None:
+    # Gemini sends parallel calls so, and OpenRouter passes them on.
+    calls = [FunctionDelta("add", '{"a":1}'), FunctionDelta("multiply", '{"a":2}')]
+    chunks = [
+        ChatChunk(choices=[Choice(delta=Delta(tool_calls=[ToolCallDelta(at, f"call-{at}", "function", call)]))])
+        for at, call in enumerate(calls)
+    ]
+    for each in chunks:
+        each.choices[0].finish_reason = "tool_calls"
+    async with Hub() as hub:
+        folded = await observe(reactivex.from_iterable(chunks).pipe(completion()))
+        seen = await observe(hub.start("key", reactivex.from_iterable(chunks)))
+
+    (whole,) = folded.values
+    assert whole.state == "complete"
+    assert [call.name for call in whole.tool_calls] == ["add", "multiply"]
+    assert seen.endings == [None]
