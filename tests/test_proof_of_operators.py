@@ -207,14 +207,17 @@ def flattened(value: Any) -> Observable[Any]:
     if isinstance(value, ChatChunk):
         return at_once([value])
     if isinstance(value, Observable):
-        return cast("Observable[Any]", value).pipe(ops.map(flattened), ops.merge_all())
+        # Redundant to mypy, needed by pyright; so below.
+        window = cast("Observable[Any]", value)  # type: ignore[redundant-cast]
+        return window.pipe(ops.map(flattened), ops.merge_all())
     if isinstance(value, dict):
         return at_once(cast("dict[str, Any]", value).values())
     # Notifications, time stamps, intervals.
     if hasattr(value, "value"):
         return flattened(value.value)
     if isinstance(value, Iterable) and not isinstance(value, str | bytes):
-        return at_once(chunk for chunk in cast("Iterable[Any]", value) if isinstance(chunk, ChatChunk))
+        values = cast("Iterable[Any]", value)  # type: ignore[redundant-cast]
+        return at_once(chunk for chunk in values if isinstance(chunk, ChatChunk))
     return rx.empty()
 
 
@@ -379,10 +382,6 @@ async def test_operator_makes_no_unproven_answer_complete_at_any_prefix(name: st
         for count in range(UNFINISHED + 1):
             seen = await seen_of(WAYS[name][number], WHOLE[:count], act)
             assert_unproven(seen, f"{name} {number}: {count} events, then the server {ending}")
-    # The finish chunk, usage and [DONE] have come, but the body has not ended: nothing is finished yet.
-    for count in range(UNFINISHED + 1, len(WHOLE) - 1):
-        seen = await seen_of(WAYS[name][number], WHOLE[:count], Act.HANG)
-        assert seen.calls == [] or count == len(WHOLE) - 1
 
 
 @pytest.mark.virtual
