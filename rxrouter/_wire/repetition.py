@@ -40,7 +40,7 @@ class Repetition:
         return replace(chunk, choices=[self._stripped(choice) for choice in chunk.choices])
 
     def _stripped(self, choice: Choice) -> Choice:
-        before = self._by_choice.get(choice.index, set()) | (set() if choice.index else self.plain)
+        before = self._by_choice.get(choice.index, set[Kind]()) | (set[Kind]() if choice.index else self.plain)
         repeated = before.intersection(_kinds_of(choice.delta))
         names = [name for kind in repeated for name in (_REASONING if kind == "reasoning" else (kind,))]
         empty = {name: getattr(_NOTHING, name) for name in names}
