@@ -310,7 +310,7 @@ class _Place(abc.ObserverBase[Any], abc.DisposableBase):
         """End the subscriber that waits, in its own context; what its callbacks raise ends no other."""
         try:
             self._context.run(self.on_error, error)
-        except Exception as raised:  # noqa: BLE001 - the loop reports it
+        except BaseException as raised:  # noqa: BLE001 - the loop reports it
             self.scheduler.schedule(partial(_raise, raised))
 
     def on_completed(self) -> None:
@@ -406,7 +406,7 @@ def dismiss_waiting(scheduler: abc.SchedulerBase, error: Callable[[], Exception]
         limiter.dismiss(scheduler, error)
 
 
-def _raise(error: Exception, *_: object) -> None:
+def _raise(error: BaseException, *_: object) -> None:
     raise error
 
 

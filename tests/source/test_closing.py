@@ -189,6 +189,32 @@ async def test_every_chain_ends_when_a_callback_raises_at_the_closing() -> None:
         assert [type(context["exception"]) for context in reported] == [ValueError] * 3
 
 
+class RaisedBase(BaseException):
+    """An exception of a library whose classes derive from BaseException."""
+
+
+@pytest.mark.parametrize("kind", [ValueError, RaisedBase])
+async def test_every_waiting_chain_ends_when_an_operator_raises_at_the_closing(kind: type[BaseException]) -> None:
+    async with served(SHORT) as (client, _):
+        reported: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+        limiter, holder = taken()
+        endings: list[Exception] = []
+
+        def fail(error: Exception) -> None:
+            raise kind
+
+        for _ in range(3):
+            waiting = client.chat("hi").pipe(limit(limiter))
+            waiting.pipe(ops.do_action(on_error=fail)).subscribe(on_error=endings.append)
+
+        await client.aclose()
+
+        assert len(endings) == 3
+        assert limiter.waiting == 0
+        holder.dispose()
+
+
 async def test_subscription_that_begins_in_the_last_on_error_ends_before_aclose_returns() -> None:
     async with served(BUSY) as (client, simulator):
         late = Observed[ChatChunk]()
