@@ -144,6 +144,16 @@ class ProofLedger:
         return Proof.CUT if self.closed else Proof.UNKNOWN
 
 
+def reject_answer() -> None:
+    """Take back the proof of the running chain's answer, for which an operator requests another.
+
+    Until the next source is subscribed, which may be after a pause or in a queue, nothing else is open.
+    """
+    for ledger in _ledgers.get():
+        ledger.closed = ledger.closed or ledger.finished
+        ledger.finished = False
+
+
 class SourceProof:
     """The entry of one source in every ledger above it; the first of the three calls counts."""
 

@@ -9,6 +9,7 @@ from reactivex import Observable, abc
 from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 from reactivex.scheduler import TimeoutScheduler
 
+from rxrouter._chain import reject_answer
 from rxrouter._errors import EmptyAnswerError
 from rxrouter._wire.restarted import Restarted
 from rxrouter.operators._emptiness import empty_answer
@@ -50,6 +51,7 @@ class Retrying(abc.DisposableBase):
         def on_completed() -> None:
             if not leading.over:
                 if (empty := self._empty(leading.held)) is not None:
+                    context.run(reject_answer)
                     self._failed(empty, leading, context)
                     return
                 self._begin()

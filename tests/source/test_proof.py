@@ -11,13 +11,14 @@ import pytest
 import reactivex
 from reactivex import Observable, abc, operators as ops
 from reactivex.disposable import Disposable
+from reactivex.subject import Subject
 
-from rxrouter import ChatChunk, ChatCompletion, Choice, Delta, FunctionDelta, ToolCallDelta
+from rxrouter import ChatChunk, ChatCompletion, Choice, Delta, FunctionDelta, Limiter, RetryPolicy, ToolCallDelta
 from rxrouter._chain import SourceProof
-from rxrouter.operators import completion, fallback, share_generation, snapshots
+from rxrouter.operators import completion, fallback, limit, retry_transient, share_generation, snapshots
 from rxrouter.sharing import Hub
 from rxrouter.testing import Act, Exchange, Reply, answer, chunk, event
-from tests.support import observe, served, until
+from tests.support import Observed, observe, served, until
 
 WORDS = "one two three"
 
@@ -170,3 +171,31 @@ async def test_chunks_from_elsewhere_are_complete_when_two_of_them_have_content_
     assert whole.state == "complete"
     assert [call.name for call in whole.tool_calls] == ["add", "multiply"]
     assert seen.endings == [None]
+
+
+@pytest.mark.parametrize("waits", ["pause", "queue"])
+async def test_answer_is_stopped_when_it_is_cut_while_an_empty_attempt_is_tried_again(waits: str) -> None:
+    cut = Subject[None]()
+    limiter = Limiter(1)
+    async with served(Reply(answer(""))) as (client, simulator):
+        policy = RetryPolicy(first_delay=3600 if waits == "pause" else 0.001, max_delay=3600, jitter=0)
+        chat = client.chat("hi", model="m").pipe(limit(limiter), retry_transient(policy))
+        seen = Observed[ChatCompletion]()
+        chat.pipe(ops.take_until(cut), completion()).subscribe(seen.on_next, seen.on_error, seen.on_completed)
+        begun: list[bool] = []
+
+        def hold(_: abc.SchedulerBase) -> Observable[None]:
+            begun.append(True)
+            return reactivex.never()
+
+        if waits == "queue":
+            # The only permit goes to another chain before the second attempt.
+            reactivex.defer(hold).pipe(limit(limiter)).subscribe()
+            await until(lambda: bool(begun) and limiter.waiting == 1)
+        else:
+            await until(lambda: len(simulator.exchanges) == 1 and not limiter.running)
+
+        cut.on_next(None)
+
+        assert seen.endings == [None]
+        assert seen.values[0].state != "complete"
