@@ -64,11 +64,16 @@ class Readers:
             waiting = list(self._waiting)
             self._waiting.clear()
         failures: list[Exception] = []
+        exits: list[BaseException] = []
         for reader in waiting:
             try:
                 reader.on_error(ClientClosedError(f"the {self._owner} is closed"))
             except Exception as raised:  # noqa: BLE001 - the next one's ending must not be lost by it
                 failures.append(raised)
+            except BaseException as raised:  # noqa: BLE001 - likewise
+                exits.append(raised)
+        if exits:
+            raise exits[0]
         if failures:
             raise ExceptionGroup("callbacks raised at the end of their chains", failures)
 

@@ -215,6 +215,31 @@ async def test_every_waiting_chain_ends_when_an_operator_raises_at_the_closing(k
         holder.dispose()
 
 
+@pytest.mark.parametrize("waits", ["pause", "queue"])
+def test_every_waiting_chain_ends_when_a_callback_exits_at_the_closing(waits: str) -> None:
+    limiter, holder = taken()
+    endings: list[Exception] = []
+
+    def leave(error: Exception) -> None:
+        endings.append(error)
+        raise SystemExit
+
+    async def close(simulator: Simulator) -> None:
+        client = client_of(simulator)
+        for _ in range(3):
+            chat = client.chat("hi")
+            waiting = chat.pipe(retry_transient(PATIENT)) if waits == "pause" else chat.pipe(limit(limiter))
+            waiting.subscribe(on_error=leave)
+        await until(lambda: limiter.waiting == 3 or (len(simulator.exchanges) == 3 and rested(simulator)))
+        await client.aclose()
+
+    with Simulator(BUSY) as simulator, pytest.raises(SystemExit):
+        asyncio.run(close(simulator))
+
+    assert [type(error) for error in endings] == [ClientClosedError] * 3
+    holder.dispose()
+
+
 async def test_subscription_that_begins_in_the_last_on_error_ends_before_aclose_returns() -> None:
     async with served(BUSY) as (client, simulator):
         late = Observed[ChatChunk]()
