@@ -19,6 +19,7 @@ from reactivex.observer.autodetachobserver import AutoDetachObserver
 
 from rxrouter._errors import GenerationStopped, RouterError, TruncatedStreamError
 from rxrouter._wire.chunk import ChatChunk, has_content
+from rxrouter._wire.failure import stream_error
 from rxrouter._wire.finish_proof import FinishProof
 from rxrouter._wire.restarted import Restarted
 
@@ -107,16 +108,19 @@ class ProofLedger:
         open: Sources that are neither finished nor closed.
         finished: Whether a source has proven its answer.
         closed: Whether a source has ended in any other way.
+        failed: Whether a source has failed behind content, which is now part of what the fold has. A retry of this
+            library announces that the answer begins anew, or goes on with it; RxPY's only adds another answer.
         over: Whether the fold has received its ending. What is subscribed later in a copy of its context, such as the
             next round of a `repeat` below it, is not its source.
     """
 
-    __slots__ = ("closed", "finished", "open", "over")
+    __slots__ = ("closed", "failed", "finished", "open", "over")
 
     def __init__(self) -> None:
         self.open = 0
         self.finished = False
         self.closed = False
+        self.failed = False
         self.over = False
 
     @contextmanager
@@ -137,7 +141,7 @@ class ProofLedger:
     @property
     def proof(self) -> Proof:
         """The judgement, for a stream that completes now."""
-        if self.open:
+        if self.open or self.failed:
             return Proof.CUT
         if self.finished:
             return Proof.COMPLETE
@@ -154,8 +158,14 @@ def reject_answer() -> None:
         ledger.finished = False
 
 
+def forgive_failures() -> None:
+    """Have the failed sources of the running context no longer count: their answer begins anew, or is continued."""
+    for ledger in _ledgers.get():
+        ledger.failed = False
+
+
 class SourceProof:
-    """The entry of one source in every ledger above it; the first of the three calls counts."""
+    """The entry of one source in every ledger above it; the first of its calls counts."""
 
     __slots__ = ("_ledgers",)
 
@@ -174,6 +184,11 @@ class SourceProof:
         """Note any other end: an error, a disposal, or a completion that an operator above has caused."""
         for ledger in self._take():
             ledger.closed = True
+
+    def fail(self) -> None:
+        """Note that the source has failed behind content."""
+        for ledger in self._take():
+            ledger.closed = ledger.failed = True
 
     def withdraw(self) -> None:
         """Forget the source: only the chunks can prove the answer.
@@ -196,20 +211,23 @@ class ChunkProof:
         ledger: Collects the sources below the subscription.
     """
 
-    __slots__ = ("_finishes", "ledger")
+    __slots__ = ("_finishes", "_in_band", "ledger")
 
     def __init__(self) -> None:
         self.ledger = ProofLedger()
         self._finishes = FinishProof()
+        self._in_band: RouterError | None = None
 
     def add(self, chunk: ChatChunk) -> None:
         """Take the next chunk into account, if no source of this library can prove it."""
         if self.ledger.open or self.ledger.proof is not Proof.UNKNOWN:
             return
+        self._in_band = self._in_band or stream_error(chunk)
         for choice in chunk.choices:
             self._finishes.add_from_elsewhere(choice.index, choice.finish_reason, content=has_content(choice.delta))
         if not chunk.choices and isinstance(chunk, Restarted):
             self._finishes = FinishProof()
+            self._in_band = None
 
     def error(self, proof: Proof) -> RouterError | None:
         """Return the error that a completion stands for; None if the answer is proven.
@@ -219,6 +237,6 @@ class ChunkProof:
         """
         if proof is Proof.CUT:
             return GenerationStopped()
-        if proof is Proof.UNKNOWN and not self._finishes.proven(1):
-            return TruncatedStreamError()
-        return None
+        if proof is Proof.COMPLETE:
+            return None
+        return self._in_band or (None if self._finishes.proven(1) else TruncatedStreamError())

@@ -143,10 +143,12 @@ class Post(Request):
             return
         self._home.streams.discard(self)
         if self._proof is not None:
-            if self._disposed or (error is not None and self._reader.has_content):
+            if self._disposed:
                 self._proof.close()
             elif error is None:
                 self._proof.finish()
+            elif self._reader.has_content:
+                self._proof.fail()
             else:
                 self._proof.withdraw()
         try:

@@ -256,8 +256,10 @@ class FanoutReader(abc.DisposableBase, Generic[T]):
             self._source_proof.withdraw()
         elif error is None and proof is Proof.COMPLETE:
             self._source_proof.finish()
-        else:
+        elif error is None:
             self._source_proof.close()
+        else:
+            self._source_proof.fail()
 
     def _fail_chain(self, error: Exception) -> None:
         """End the reader's chain from outside, after an operator has raised while it passed an ending on."""

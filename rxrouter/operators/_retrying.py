@@ -9,7 +9,7 @@ from reactivex import Observable, abc
 from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 from reactivex.scheduler import TimeoutScheduler
 
-from rxrouter._chain import reject_answer
+from rxrouter._chain import forgive_failures, reject_answer
 from rxrouter._errors import EmptyAnswerError
 from rxrouter._wire.restarted import Restarted
 from rxrouter.operators._emptiness import empty_answer
@@ -114,9 +114,13 @@ class Retrying(abc.DisposableBase):
 
     def _again(self, _: abc.SchedulerBase, context: Any) -> None:
         try:
-            context.run(self.start)
+            context.run(self._start_again)
         except Exception as error:  # noqa: BLE001 - a client or a loop that has been closed meanwhile
             self._end(error)
+
+    def _start_again(self) -> None:
+        forgive_failures()
+        self.start()
 
     def _end(self, error: Exception) -> None:
         tell_attempts(error, self._failures)

@@ -13,9 +13,20 @@ from reactivex import Observable, abc, operators as ops
 from reactivex.disposable import Disposable
 from reactivex.subject import Subject
 
-from rxrouter import ChatChunk, ChatCompletion, Choice, Delta, FunctionDelta, Limiter, RetryPolicy, ToolCallDelta
+from rxrouter import (
+    ChatChunk,
+    ChatCompletion,
+    Choice,
+    Delta,
+    FunctionDelta,
+    IncompleteToolCallError,
+    Limiter,
+    RetryPolicy,
+    StreamError,
+    ToolCallDelta,
+)
 from rxrouter._chain import SourceProof
-from rxrouter.operators import completion, fallback, limit, retry_transient, share_generation, snapshots
+from rxrouter.operators import completion, fallback, limit, retry_transient, share_generation, snapshots, tool_calls
 from rxrouter.sharing import Hub
 from rxrouter.testing import Act, Exchange, Reply, answer, chunk, event
 from tests.support import Observed, observe, served, until
@@ -199,3 +210,35 @@ async def test_answer_is_stopped_when_it_is_cut_while_an_empty_attempt_is_tried_
 
         assert seen.endings == [None]
         assert seen.values[0].state != "complete"
+
+
+async def test_completion_is_stopped_and_releases_no_call_when_a_retry_of_rxpy_adds_another_answer() -> None:
+    """The call of the attempt that was cut is whole, but the answer that has finished did not ask for it."""
+    called = answer("", tool_calls=[("delete", "{}")], comments=0)
+    replies = [Reply(called[:-3]), Reply(answer(WORDS)), Reply(called[:-3]), Reply(answer(WORDS))]
+    async with served(lambda _: replies.pop(0)) as (client, _):
+        folded = await observe(client.chat("hi", model="m").pipe(ops.retry(2), completion()))
+        calls = await observe(client.chat("hi", model="m").pipe(ops.retry(2), tool_calls()))
+
+    assert (folded.values[0].state, folded.values[0].tool_calls) == ("stopped", [])
+    assert calls.values == []
+    assert isinstance(calls.endings[0], IncompleteToolCallError)
+
+
+@pytest.mark.parametrize("after_content", ["restart", "continue"])
+async def test_completion_is_complete_when_a_retry_of_this_library_begins_anew_or_goes_on(after_content: Any) -> None:
+    replies = [Reply(answer(WORDS)[:4]), Reply(answer(WORDS))]
+    policy = RetryPolicy(first_delay=0.001, after_content=after_content)
+    async with served(lambda _: replies.pop(0)) as (client, _), Hub() as hub:
+        chunks = client.chat("hi", model="m").pipe(retry_transient(policy))
+        whole = await hub.start("k", chunks).pipe(completion())
+        assert (await hub.status("k")).state == "completed"
+
+    assert whole.state == "complete"
+
+
+async def test_generation_fails_when_a_chunk_from_elsewhere_finishes_by_an_error() -> None:
+    async with Hub() as hub:
+        seen = await observe(hub.start("k", reactivex.from_iterable(from_elsewhere("one", finish="error"))))
+        assert isinstance(seen.endings[0], StreamError)
+        assert (await hub.status("k")).state == "failed"
