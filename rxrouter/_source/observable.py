@@ -108,6 +108,12 @@ class LoopObservable(Observable[T_co]):
         try:
             with ending(guard.outer or guard, apart=guard.is_apart):
                 chain = self._source.subscribe(tell, guard.on_error, guard.on_completed, scheduler=scheduler)
+        except BaseException as raised:
+            if not guard.over:
+                raise
+            # The subscriber has its ending already: a shared answer that was over came at once.
+            guard.fail(as_exception(raised))
+            return
         finally:
             _thread.subscribing = before
         guard.guard(chain)
@@ -353,6 +359,11 @@ class _Guard(abc.DisposableBase):
             connect(*arguments)
         except BaseException as raised:  # noqa: BLE001 - an operator may raise anything
             self.fail(as_exception(raised))
+
+    @property
+    def over(self) -> bool:
+        """Whether the subscriber has received its ending."""
+        return self._over
 
     def guard(self, chain: abc.DisposableBase) -> None:
         """Dispose of the chain at every end, which releases this object, too."""

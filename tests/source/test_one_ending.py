@@ -261,3 +261,14 @@ async def test_waiting_ends_by_an_error_when_a_function_raises_the_end_of_an_ite
 
     assert isinstance(raised.value.__cause__, kind)
     assert reports == []
+
+
+async def test_subscriber_gets_one_ending_when_an_answer_that_is_over_comes_at_once_and_disposing_raises() -> None:
+    async with asking(well=True) as (client, _, reports):
+        shared = client.chat("hi", model="m").pipe(share_generation())
+        await shared
+        seen = Endings(shared.pipe(ops.take(1), raising("dispose")))
+        await seen.over()
+
+    assert seen.all == [None]
+    assert [type(report["exception"]) for report in reports] == [Raised]
