@@ -16,7 +16,8 @@ import pytest
 
 from tests.sharing.redis_server import RedisServer, binaries
 from tests.soak.gauges import HELD, Sample, growth, table
-from tests.soak.soak import KEEP, LEASE, Soak, counting_faults
+from tests.soak.raising import counting_faults
+from tests.soak.soak import KEEP, LEASE, Soak
 
 WARM_UP = 0.5  # seconds: until what is loaded and kept once is there
 FORGOTTEN = 10 * (KEEP + LEASE)  # by then Redis has nothing any more; only a hang is longer

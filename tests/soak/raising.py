@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from reactivex import Observable, abc
 from reactivex.disposable import Disposable
+
+from rxrouter import ChatChunk
+from tests.soak.seen import Seen
 
 T = TypeVar("T")
 
@@ -77,3 +82,37 @@ def is_made_up(error: BaseException | None) -> bool:
     if parts:
         return all(map(is_made_up, parts))
     return error is not None and (isinstance(error, Raised | RaisedBase) or is_made_up(error.__cause__))
+
+
+def subscribe_raising(source: Observable[ChatChunk], raising: Raising, seen: Seen) -> None:
+    """Subscribe a reader of which one callback raises, after it has noted its value or ending."""
+
+    def show(chunk: ChatChunk) -> None:
+        seen.show(chunk)
+        raising.at("next")
+
+    def fail(error: Exception) -> None:
+        seen.end(error)
+        raising.at("error")
+
+    def complete() -> None:
+        seen.end()
+        raising.at("completed")
+
+    source.subscribe(show, fail, complete)
+
+
+@asynccontextmanager
+async def counting_faults() -> AsyncGenerator[list[dict[str, Any]]]:
+    """Collect the reports to the loop's exception handler, but for the exceptions that are raised on purpose."""
+    faults: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+
+    def note(_: object, context: dict[str, Any]) -> None:
+        if not is_made_up(context.get("exception")):
+            faults.append(context)
+
+    loop.set_exception_handler(note)
+    yield faults
+    loop.set_exception_handler(before)

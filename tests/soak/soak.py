@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import random
-import socket
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
@@ -23,7 +21,6 @@ from rxrouter import (
     ClientClosedError,
     Limiter,
     OpenRouter,
-    Restarted,
     RetryPolicy,
     RouterError,
     Subscription,
@@ -32,16 +29,19 @@ from rxrouter import (
 from rxrouter.operators import completion, fallback, limit, retry_transient, share_generation, timeouts
 from rxrouter.operators._retry_policy import AfterContent
 from rxrouter.relay import AGUI, NDJSON, Dialect, OpenAIChunks, PlainText, UIMessages
-from rxrouter.relay.aiohttp import respond, shutdown, stop
+from rxrouter.relay.aiohttp import respond, stop
 from rxrouter.sharing import Hub, MemoryLog
 from rxrouter.sharing.redis import RedisLog
 from rxrouter.testing import Exchange, Reply, Simulator
 from tests.sharing.redis_server import RedisServer
 from tests.soak import screen
 from tests.soak.child import in_a_child
+from tests.soak.closings import CLOSINGS
 from tests.soak.gauges import Sample
-from tests.soak.raising import Raising, is_made_up
+from tests.soak.raising import Raising, subscribe_raising
+from tests.soak.relay import Relay, small_connector
 from tests.soak.screen import Screen
+from tests.soak.seen import Seen, said
 from tests.soak.upstream import GONE, Question
 
 T = TypeVar("T")
@@ -51,9 +51,7 @@ LEASE = 1.0  # seconds, as all here
 KEEP = 2.0
 TOTAL = 5.0  # of an answer, retries included
 GRACE = 0.5  # for what runs when the time is over
-CLOSING = 15.0  # of the relay
 LIMIT = 90.0  # what is not over by then has no end; every clock here is far below
-SMALL_BUFFER = 8192  # of a socket, in bytes: so a browser that stalls is felt
 
 AFTER_CONTENT: list[AfterContent] = ["fail", "restart", "continue"]
 DIALECTS: dict[str, Dialect] = {
@@ -62,77 +60,6 @@ DIALECTS: dict[str, Dialect] = {
     "agui": lambda: AGUI("thread", "run", messages=[]),
     "ndjson": NDJSON,
     "plain": PlainText,
-}
-
-
-class Seen:
-    """What one reader was told; it complains of a word behind the end."""
-
-    def __init__(self) -> None:
-        self.text = ""
-        self.read = 0
-        self.endings: list[Exception | None] = []
-        self.over = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-
-    def show(self, value: ChatChunk) -> None:
-        assert not self.endings
-        self.read += 1
-        if isinstance(value, Restarted):
-            self.text = ""
-        self.text += said(value)
-
-    def end(self, error: Exception | None = None) -> None:
-        self.endings.append(error)
-        self._loop.call_soon_threadsafe(self.over.set)
-
-
-def said(chunk: ChatChunk) -> str:
-    """Return the text in a chunk."""
-    return "".join(choice.delta.content or "" for choice in chunk.choices)
-
-
-def subscribe_raising(source: Observable[ChatChunk], raising: Raising, seen: Seen) -> None:
-    """Subscribe a reader of which one callback raises, after it has noted its value or ending."""
-
-    def show(chunk: ChatChunk) -> None:
-        seen.show(chunk)
-        raising.at("next")
-
-    def fail(error: Exception) -> None:
-        seen.end(error)
-        raising.at("error")
-
-    def complete() -> None:
-        seen.end()
-        raising.at("completed")
-
-    source.subscribe(show, fail, complete)
-
-
-async def _drop(client: OpenRouter) -> None:
-    pass
-
-
-async def _close(client: OpenRouter) -> None:
-    client.close()
-
-
-async def _close_cancelled(client: OpenRouter) -> None:
-    closing = asyncio.ensure_future(client.aclose())
-    for _ in range(random.randrange(4)):
-        await asyncio.sleep(0)
-    closing.cancel()
-    with suppress(asyncio.CancelledError):
-        await closing
-    await client.aclose()
-
-
-_CLOSINGS: dict[str, Callable[[OpenRouter], Awaitable[None]]] = {
-    "aclose": OpenRouter.aclose,
-    "close": _close,
-    "cancelled aclose": _close_cancelled,
-    "dropped": _drop,
 }
 
 
@@ -164,7 +91,7 @@ class Soak:
         options: dict[str, Any] = {"namespace": "soak", "lease": LEASE, "keep": KEEP, "outage": 10.0}
         self._here = await enter(Hub(RedisLog(self._server.url, **options)))
         self._there = await enter(Hub(RedisLog(self._server.url, **options)))
-        self._browser = await enter(aiohttp.ClientSession(connector=_small_connector()))
+        self._browser = await enter(aiohttp.ClientSession(connector=small_connector()))
         self._relay = Relay(self._respond, self._stop)
         await enter(self._relay)
         return self
@@ -364,7 +291,7 @@ class Soak:
         """A client that is closed, or dropped, while chains stream, pause before a retry, and wait for a permit."""
         limiter = Limiter(streams=3)
         client = OpenRouter("k", base_url=self._simulator.base_url, limiter=limiter)
-        way = self._chance.choice([*_CLOSINGS])
+        way = self._chance.choice([*CLOSINGS])
         threaded = self._chance.random() < 0.3
         if threaded:
             with suppress(RouterError):
@@ -381,7 +308,7 @@ class Soak:
         self.done["closings: chains that wait for a permit"] += limiter.waiting
         self.done["closings: chains with a permit"] += limiter.running
         self.done["closings: chains that pause"] += opened - limiter.waiting - limiter.running
-        await _CLOSINGS[way](client)
+        await CLOSINGS[way](client)
         if way == "dropped":
             self.dropped.add(client)
         del client
@@ -544,91 +471,3 @@ class Soak:
             return "completed"
         assert isinstance(error, RouterError), repr(error)
         return type(error).__name__
-
-
-class Relay:
-    """An application with one route, on a port that it keeps when it is started again."""
-
-    def __init__(self, get: Any, post: Any) -> None:
-        self.url = ""
-        self._get = get
-        self._post = post
-        self._port = 0
-        self._listening: socket.socket | None = None
-        self._runner: web.AppRunner | None = None
-
-    async def start(self) -> None:
-        app = web.Application()
-        path = "/{place}/{dialect}/{name}"
-        app.add_routes([web.get(path, self._get), web.post(path, self._post)])
-        app.on_shutdown.append(shutdown)
-        # A connection that was made just when it closes keeps aiohttp (3.14) waiting for all of this time.
-        self._runner = web.AppRunner(app, shutdown_timeout=1.0)
-        await self._runner.setup()
-        # A forked child may have the one before, for moments.
-        self._listening = listening = socket.create_server(("127.0.0.1", self._port), reuse_port=True)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
-        self._port = listening.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self._port}"
-        await web.SockSite(self._runner, listening).start()
-
-    def leave_to_parent(self) -> None:
-        """Close the listening socket in a forked child, where nothing accepts connections."""
-        if self._listening is not None and self._listening.fileno() >= 0:
-            os.close(self._listening.fileno())
-
-    async def stop(self) -> None:
-        if self._runner is None:
-            return
-        try:
-            async with asyncio.timeout(CLOSING):
-                await self._runner.cleanup()
-        except TimeoutError:
-            raise AssertionError(f"the relay has not closed, for {_waiting()}") from None
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
-
-
-def _waiting() -> list[str]:
-    """Where the tasks of this loop are, but for those of the soak itself."""
-    frames = [[f"{frame.f_code.co_name}:{frame.f_lineno}" for frame in _stack(task)] for task in asyncio.all_tasks()]
-    return [" > ".join(names) for names in frames if names and names[0].startswith(("start:", "_handle"))]
-
-
-def _stack(task: asyncio.Task[Any]) -> Iterator[Any]:
-    """The frames of the coroutines that wait for each other; a task's own `get_stack` gives the outermost alone."""
-    coroutine: Any = task.get_coro()
-    while getattr(coroutine, "cr_frame", None) is not None:
-        yield coroutine.cr_frame
-        coroutine = coroutine.cr_await
-
-
-def _small_connector() -> aiohttp.TCPConnector:
-    def make(info: Any) -> socket.socket:
-        family, kind, protocol, _, _ = info
-        made = socket.socket(family, kind, protocol)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
-        return made
-
-    return aiohttp.TCPConnector(limit=0, socket_factory=make)
-
-
-@asynccontextmanager
-async def counting_faults() -> AsyncGenerator[list[dict[str, Any]]]:
-    """Collect the reports to the loop's exception handler, but for the exceptions that are raised on purpose."""
-    faults: list[dict[str, Any]] = []
-    loop = asyncio.get_running_loop()
-    before = loop.get_exception_handler()
-
-    def note(_: object, context: dict[str, Any]) -> None:
-        if not is_made_up(context.get("exception")):
-            faults.append(context)
-
-    loop.set_exception_handler(note)
-    yield faults
-    loop.set_exception_handler(before)
