@@ -231,6 +231,7 @@ def test_every_waiting_chain_ends_when_a_callback_exits_at_the_closing(waits: st
             waiting = chat.pipe(retry_transient(PATIENT)) if waits == "pause" else chat.pipe(limit(limiter))
             waiting.subscribe(on_error=leave)
         await until(lambda: limiter.waiting == 3 or (len(simulator.exchanges) == 3 and rested(simulator)))
+        await until(lambda: not client._home.tasks and not client._home.streams)
         await client.aclose()
 
     with Simulator(BUSY) as simulator, pytest.raises(SystemExit):
