@@ -32,7 +32,11 @@ async def soaked(seed: int, seconds: float, every: float, folder: Path) -> Soak:
                 await first.run(WARM_UP, WARM_UP)
             before = await settled(first)
             async with Soak(seed, server) as soak:
-                await soak.run(seconds, every)
+                try:
+                    await soak.run(seconds, every)
+                except BaseException:
+                    report(soak, [before, *soak.samples])
+                    raise
             after = await settled(soak, before)
     assert faults == []
     assert not soak.dropped
