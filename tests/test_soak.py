@@ -38,10 +38,10 @@ async def soaked(seed: int, seconds: float, every: float, folder: Path) -> Soak:
                     report(soak, [before, *soak.samples])
                     raise
             after = await settled(soak, before)
+    report(soak, [before, *soak.samples, after])
     assert faults == []
     assert not soak.dropped
     held = {name: (asdict(before)[name], asdict(after)[name]) for name in HELD}
-    report(soak, [before, *soak.samples, after])
     assert all(was >= now for was, now in held.values()), f"not as before: {held}"
     return soak
 
