@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from reactivex import abc, typing
 from reactivex.scheduler.periodicscheduler import PeriodicScheduler
@@ -319,15 +319,28 @@ def _state(loop: asyncio.AbstractEventLoop) -> str:
     return "is closed" if loop.is_closed() else "is not running"
 
 
+class Pause(Protocol):
+    """A chain that waits for its next attempt, and has no request that would end it."""
+
+    def dismiss(self, error: Exception) -> None:
+        """End the chain now."""
+        ...
+
+
 class LoopScheduler(PeriodicScheduler):
     """A loop's time as a scheduler: thread-safe in both directions, unaffected by steps of the wall clock.
 
     Both of RxPY's own fail somewhere: AsyncIOScheduler off its thread, AsyncIOThreadSafeScheduler when it is disposed
     on a thread without a loop, and both when the wall clock steps or the loop's time is virtual (RX 2a, 2e).
+
+    Attributes:
+        pauses: Chains that the closing of the client ends in their pauses, while the folds below can still add the
+            partial answer.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
+        self.pauses: weakref.WeakSet[Pause] = weakref.WeakSet()
         self._loop = loop
         self._epoch = datetime.fromtimestamp(time.time(), UTC) - timedelta(seconds=loop.time())
         self._epoch_seconds = self.to_seconds(self._epoch)

@@ -8,14 +8,16 @@ import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
-from reactivex import abc
 
 from rxrouter._errors import ClientClosedError
 from rxrouter._limiter import dismiss_waiting
 from rxrouter._source.idle_connections import CleanConnector
+
+if TYPE_CHECKING:
+    from rxrouter._source.loop import LoopScheduler
 
 # Turns in which a chain may still end by the error of its request; a `retry` takes two of them for each of its tries.
 _LAST_TURNS = 16
@@ -101,7 +103,7 @@ class Resources:
         self.readers = Readers(owner)
         self.before_readers: weakref.WeakMethod[Callable[[], Awaitable[None]]] | None = None
         self.session: aiohttp.ClientSession | None = None
-        self.scheduler: abc.SchedulerBase | None = None
+        self.scheduler: LoopScheduler | None = None
         self.ending = False
         self.ended = False
 
@@ -113,9 +115,15 @@ class Resources:
     async def end(self) -> None:
         """Close everything, in one order; cancelled, it can be called again, and finishes."""
         self.ending = True
+        exits: list[BaseException] = []
         if self.scheduler is not None:
             # First: the ending of a request would start those that wait for its place.
             dismiss_waiting(self.scheduler, partial(ClientClosedError, f"the {self._owner} is closed"))
+            for pause in list(self.scheduler.pauses):
+                try:
+                    pause.dismiss(ClientClosedError(f"the {self._owner} is closed"))
+                except BaseException as raised:  # noqa: BLE001 - an exit, which waits for the other endings
+                    exits.append(raised)
         await self._end_requests()
         close_receipts = None if self.before_readers is None else self.before_readers()
         if close_receipts is not None:
@@ -128,6 +136,8 @@ class Resources:
             # A transport that was closed closes its socket in the loop's next turn.
             await asyncio.sleep(0)
         self.ended = True
+        if exits:
+            raise exits[0]
 
     def dismiss(self) -> None:
         """End every request but that of the task that asks."""

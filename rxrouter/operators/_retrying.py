@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any
 
 from reactivex import Observable, abc
@@ -11,8 +12,11 @@ from reactivex.scheduler import TimeoutScheduler
 
 from rxrouter._chain import forgive_failures, reject_answer
 from rxrouter._errors import EmptyAnswerError
+from rxrouter._gate import as_exception
+from rxrouter._source.loop import LoopScheduler
 from rxrouter._wire.restarted import Restarted
 from rxrouter.operators._emptiness import empty_answer
+from rxrouter.operators._fanout import raise_soon
 from rxrouter.operators._retry_policy import RetryPolicy
 from rxrouter.operators._routes import Leading, tell_attempts
 
@@ -36,6 +40,7 @@ class Retrying(abc.DisposableBase):
         self._observer = observer
         self._scheduler = scheduler
         self._running = SerialDisposable()  # the attempt, or the pause before the next
+        self._context = Context()  # of the last attempt
         self._attempts = 1
         self._failures: list[Exception] = []  # since they were counted anew
         self._shown = False  # the reader has seen content
@@ -99,7 +104,20 @@ class Retrying(abc.DisposableBase):
         else:
             self._attempts += 1
             scheduler = self._scheduler or TimeoutScheduler.singleton()
+            self._context = context
             self._running.disposable = scheduler.schedule_relative(verdict, self._again, context)
+            if isinstance(scheduler, LoopScheduler):
+                # The source may be of another client, whose thread this is.
+                scheduler.call(partial(scheduler.pauses.add, self))
+
+    def dismiss(self, error: Exception) -> None:
+        """End the chain in its pause; an exception that an operator below raises ends no other chain."""
+        if self._running.is_disposed:
+            return
+        try:
+            self._context.run(self._end, error)
+        except BaseException as raised:  # noqa: BLE001 - an operator may raise anything
+            raise_soon(as_exception(raised), self._scheduler)
 
     def _verdict(self, error: Exception) -> float | Exception:
         """Seconds until the next attempt, or what it all ends with."""
@@ -113,6 +131,8 @@ class Retrying(abc.DisposableBase):
         return error if pause is None else pause
 
     def _again(self, _: abc.SchedulerBase, context: Any) -> None:
+        if isinstance(self._scheduler, LoopScheduler):
+            self._scheduler.pauses.discard(self)
         try:
             context.run(self._start_again)
         except Exception as error:  # noqa: BLE001 - a client or a loop that has been closed meanwhile

@@ -16,7 +16,7 @@ import reactivex
 from reactivex import Observable, operators as ops
 
 from rxrouter import ChatChunk, ClientClosedError, Limiter, OpenRouter, RetryPolicy
-from rxrouter.operators import hedge, limit, retry_transient, smooth, text, timeouts
+from rxrouter.operators import completion, hedge, limit, retry_transient, smooth, text, timeouts
 from rxrouter.testing import STORY, Act, Reply, Simulator, answer, chunk
 from tests.source.test_dispose import open_sockets
 from tests.support import Observed, served
@@ -239,6 +239,22 @@ def test_every_waiting_chain_ends_when_a_callback_exits_at_the_closing(waits: st
 
     assert [type(error) for error in endings] == [ClientClosedError] * 3
     holder.dispose()
+
+
+async def test_error_has_the_partial_answer_when_a_client_is_closed_in_the_pause_of_a_retry() -> None:
+    policy = RetryPolicy(first_delay=3600, max_delay=3600, jitter=0, after_content="restart")
+    async with served(Reply(answer("One two three")[:3])) as (client, simulator):
+        endings: list[Any] = []
+        client.chat("hi").pipe(retry_transient(policy), completion()).subscribe(on_error=endings.append)
+        await until(lambda: len(simulator.exchanges) == 1 and rested(simulator))
+        await until(lambda: not client._home.tasks and not client._home.streams)
+
+        await client.aclose()
+
+        [error] = endings
+        assert isinstance(error, ClientClosedError)
+        assert error.partial.text == "One two three"[: len(error.partial.text)] != ""
+        assert len(error.attempts) == 1
 
 
 async def test_subscription_that_begins_in_the_last_on_error_ends_before_aclose_returns() -> None:
