@@ -12,6 +12,13 @@ from msgspec import Struct
 T = TypeVar("T")
 
 _WRONG_FIELDS = 8  # that many are passed over in one value
+# Members of a chunk that are JSON of any shape, in which null is a value like others.
+FREE_FORM = frozenset(
+    [
+        *("debug", "openrouter_metadata", "alignment", "safeguard_results", "logprobs", "reasoning_details"),
+        *("annotations", "images", "audio", "cost_details", "server_tool_use", "server_tool_use_details"),
+    ]
+)
 _PATH = re.compile(r"\.(\w+)|\[(\d+)\]")
 
 
@@ -72,11 +79,12 @@ def as_list(value: Any) -> list[Any]:
 
 
 def without_nulls(value: Any) -> Any:
-    """The value without the null members of its objects, at any depth."""
+    """Return the value without the null members of its objects, at any depth but in members of free form."""
     if isinstance(value, list):
         return [without_nulls(x) for x in as_list(value)]
     if isinstance(value, dict):
-        return {k: without_nulls(v) for k, v in as_object(value).items() if v is not None}
+        members = as_object(value).items()
+        return {k: v if k in FREE_FORM else without_nulls(v) for k, v in members if v is not None}
     return value
 
 

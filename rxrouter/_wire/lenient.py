@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from rxrouter._wire.halves import Halves, without_halves
-from rxrouter._wire.json import as_list, as_object
+from rxrouter._wire.json import FREE_FORM, as_list, as_object
 from rxrouter._wire.lenient_calls import adopt_function_call, set_members_apart
 
 LARGEST = 2**53
@@ -300,14 +300,15 @@ def _keep(holder: dict[str, Any], names: Iterable[str], kind: type) -> None:
             del holder[name]
 
 
-def _plain(value: Any) -> Any:
-    """The value with numbers for digits, and without the null members of its objects, at any depth."""
+def _plain(value: Any, *, free: bool = False) -> Any:
+    """Return the value with numbers for digits, and without null members but in members of free form."""
     if isinstance(value, Written):
         return _numeral(value)
     if isinstance(value, list):
-        return [_plain(item) for item in as_list(value)]
+        return [_plain(item, free=free) for item in as_list(value)]
     if isinstance(value, dict):
-        return {k: plain for k, v in as_object(value).items() if (plain := _plain(v)) is not None}
+        members = {name: _plain(member, free=free or name in FREE_FORM) for name, member in as_object(value).items()}
+        return members if free else {name: member for name, member in members.items() if member is not None}
     return value
 
 

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 import reactivex as rx
 from aiohttp import web
-from hypothesis import given, strategies as st
+from hypothesis import assume, given, strategies as st
 
 from rxrouter import ChatChunk, Restarted, ServerSentEvent, SSEParser, StreamError
 from rxrouter.relay import AGUI, NDJSON, Dialect, Failure, OpenAIChunks, PlainText, UIMessages
@@ -89,6 +89,8 @@ def says(value: Any, raw: Any) -> bool:
 
 @given(odd_answers, endings)
 def test_openai_chunks_are_json_events_and_end_as_they_should(chunks: list[ChatChunk], failure: Failure | None) -> None:
+    # The finish of a choice with calls waits for the end, and may change: tests/relay/test_dialects.py.
+    assume(not any(choice.delta.tool_calls for chunk in chunks for choice in chunk.choices))
     *data, done = events(said(OpenAIChunks, chunks, failure))
 
     values: list[Any] = [json.loads(each) for each in data]

@@ -61,6 +61,7 @@ MADE: dict[type[RouterError], Any] = {
     _errors.GuardError: lambda: _errors.GuardError("a secret"),
     _errors.ClientClosedError: _errors.ClientClosedError,
     _errors.UnknownGenerationError: lambda: _errors.UnknownGenerationError("k"),
+    _errors.GenerationCycleError: lambda: _errors.GenerationCycleError("key"),
     _errors.GenerationStopped: _errors.GenerationStopped,
     _errors.GenerationTooLargeError: lambda: _errors.GenerationTooLargeError(100),
     _errors.ProducerLostError: _errors.ProducerLostError,

@@ -338,3 +338,22 @@ def test_the_second_reading_of_a_chunk_is_the_first(value: dict[str, Any]) -> No
         return
 
     assert decode_odd(chunk.raw) == chunk
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"choices":[],"debug":{"question":{"text":"Hi","after":null}}}',
+        b'{"choices":[{"delta":{"content":7},"logprobs":{"tokens":null}}],"openrouter_metadata":{"a":[{"b":null}]}}',
+        b'{"choices":[{"delta":{"tool_calls":null,"reasoning_details":[{"signature":null}]}}],"debug":{"a":null}}',
+    ],
+)
+def test_decode_odd_keeps_the_nulls_of_members_of_free_form(data: bytes) -> None:
+    chunk = decode_odd(data)
+    received = json.loads(data)
+
+    assert chunk.debug == received.get("debug")
+    assert chunk.openrouter_metadata == received.get("openrouter_metadata")
+    for choice, member in zip(chunk.choices, received["choices"], strict=True):
+        assert choice.logprobs == member.get("logprobs")
+        assert list(choice.delta.reasoning_details) == member["delta"].get("reasoning_details", [])
