@@ -14,5 +14,5 @@ def test_lower_bounds_are_the_versions_that_the_core_of_the_suite_runs_with() ->
     bounds = dict(re.findall(r"^(\w+)(?:\[\w+\])?>=([\d.]+)", "\n".join(declared), re.MULTILINE))
     run_with = dict(re.findall(r"^(\w+)==([\d.]+)$", LOWEST.read_text(), re.MULTILINE))
 
-    assert {name: version.rpartition(".")[0] for name, version in run_with.items()} == bounds
+    assert {name: version.removesuffix(".0") for name, version in run_with.items()} == bounds
     assert len(bounds) == len(declared)
