@@ -212,11 +212,21 @@ async def test_answer_is_stopped_when_it_is_cut_while_an_empty_attempt_is_tried_
         assert seen.values[0].state != "complete"
 
 
+def in_turn(*replies: Reply) -> Callable[[Exchange], Reply]:
+    """A server that answers one request after the other so."""
+    left = list(replies)
+
+    def reply(_: Exchange) -> Reply:
+        return left.pop(0)
+
+    return reply
+
+
 async def test_completion_is_stopped_and_releases_no_call_when_a_retry_of_rxpy_adds_another_answer() -> None:
     """The call of the attempt that was cut is whole, but the answer that has finished did not ask for it."""
     called = answer("", tool_calls=[("delete", "{}")], comments=0)
-    replies = [Reply(called[:-3]), Reply(answer(WORDS)), Reply(called[:-3]), Reply(answer(WORDS))]
-    async with served(lambda _: replies.pop(0)) as (client, _):
+    replies = in_turn(Reply(called[:-3]), Reply(answer(WORDS)), Reply(called[:-3]), Reply(answer(WORDS)))
+    async with served(replies) as (client, _):
         folded = await observe(client.chat("hi", model="m").pipe(ops.retry(2), completion()))
         calls = await observe(client.chat("hi", model="m").pipe(ops.retry(2), tool_calls()))
 
@@ -227,9 +237,9 @@ async def test_completion_is_stopped_and_releases_no_call_when_a_retry_of_rxpy_a
 
 @pytest.mark.parametrize("after_content", ["restart", "continue"])
 async def test_completion_is_complete_when_a_retry_of_this_library_begins_anew_or_goes_on(after_content: Any) -> None:
-    replies = [Reply(answer(WORDS)[:4]), Reply(answer(WORDS))]
+    replies = in_turn(Reply(answer(WORDS)[:4]), Reply(answer(WORDS)))
     policy = RetryPolicy(first_delay=0.001, after_content=after_content)
-    async with served(lambda _: replies.pop(0)) as (client, _), Hub() as hub:
+    async with served(replies) as (client, _), Hub() as hub:
         chunks = client.chat("hi", model="m").pipe(retry_transient(policy))
         whole = await hub.start("k", chunks).pipe(completion())
         assert (await hub.status("k")).state == "completed"
