@@ -222,12 +222,13 @@ class ChunkProof:
         """Take the next chunk into account, if no source of this library can prove it."""
         if self.ledger.open or self.ledger.proof is not Proof.UNKNOWN:
             return
-        self._in_band = self._in_band or stream_error(chunk)
-        for choice in chunk.choices:
-            self._finishes.add_from_elsewhere(choice.index, choice.finish_reason, content=has_content(choice.delta))
         if not chunk.choices and isinstance(chunk, Restarted):
             self._finishes = FinishProof()
             self._in_band = None
+            return
+        self._in_band = self._in_band or stream_error(chunk)
+        for choice in chunk.choices:
+            self._finishes.add_from_elsewhere(choice.index, choice.finish_reason, content=has_content(choice.delta))
 
     def error(self, proof: Proof) -> RouterError | None:
         """Return the error that a completion stands for; None if the answer is proven.
