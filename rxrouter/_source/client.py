@@ -62,8 +62,8 @@ class OpenRouter:
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: a URL that is none or has a fragment, a key with white space in it, a header that is none or that
-            belongs to the connection (Host, Content-Length and their like).
+        ValueError: `base_url` is not an http(s) URL, or has a fragment; the key has white space in it; a header name is
+            not valid, or belongs to the connection (such as Host and Content-Length).
     """
 
     def __init__(  # noqa: PLR0913 - the settings of a client
@@ -300,7 +300,8 @@ class OpenRouter:
             return LoopObservable(Direct(request), self._home, origin)
 
         def wait(observer: abc.ObserverBase[Any], _: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-            if self._home.refuses:  # nobody has to wait for being told that
+            # A refusal needs no permit.
+            if self._home.refuses:
                 return request(observer)
             return limiter.enter(observer, request, self._home.scheduler)
 

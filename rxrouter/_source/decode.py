@@ -301,7 +301,7 @@ class ChunkReader(Reader):
         return self._end_with(error)
 
     def _take_line(self, line: bytes) -> ChatChunk | None:
-        """A line that is no field: a chunk or an error without framing, or a part of one."""
+        """Return the chunk of a line without SSE framing, if the line is a chunk; an error ends the stream."""
         if line.lstrip().startswith((b"{", b"[")):
             if (error := body_error(line)) is not None:
                 return self._end_with(error)
@@ -321,7 +321,7 @@ class ChunkReader(Reader):
         return self._release()
 
     def _release(self) -> ChatChunk | None:
-        """A chunk of the halves that wait, which the end has left alone; None if there are none."""
+        """Return a chunk of the half surrogates that still wait at the end of the body; None if no half waits."""
         if not self._halves:
             return None
         choices = self._halves.release()

@@ -22,7 +22,7 @@ LARGEST = 2**53
 """The largest number that is taken: beyond it JSON's numbers are not exact, and no count or price is."""
 
 _BOM = "\ufeff"
-# Finish reasons that are none: a null that became text on its way.
+# Texts that stand for the absence of a finish reason: a null that became text on its way.
 _NO_REASON = {"", "null", "none", "nil", "undefined", "unspecified", "finish_reason_unspecified"}
 # Members that hold the text of a thought, or of a part of content.
 _INSIDE = ("text", "content", "thinking", "summary", "reasoning")
@@ -45,7 +45,7 @@ class Written(str):
 
 
 def is_no_reason(reason: str) -> bool:
-    """Whether a finish reason says that there is none."""
+    """Return whether the text stands for the absence of a finish reason."""
     return reason.lower() in _NO_REASON
 
 

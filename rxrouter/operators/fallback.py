@@ -51,7 +51,7 @@ def fallback(
         content, and a 401, are beyond it (PEERS row 22, P12).
 
     Raises:
-        TypeError: another source is none; `on` is not a function, `health` not a Health.
+        TypeError: another source is not an Observable, `on` is not a function, or `health` is not a Health.
         ValueError: a cooldown less than 0, or one beside `health`.
     """
     require_sources(others)

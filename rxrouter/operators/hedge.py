@@ -51,7 +51,7 @@ def hedge(*others: Observable[T], delay: float, on_loss: Callable[[Loss], object
         cancelling stops the bill for most providers).
 
     Raises:
-        TypeError: another source is none.
+        TypeError: another source is not an Observable.
         ValueError: a delay less than 0.
     """
     require_sources(others)

@@ -48,7 +48,7 @@ async def connect(connection: Any) -> None:
 
 
 def _raise_mistake(error: BaseException | None) -> None:
-    """Raise the mistake that OpenSSL has found, if this error or its cause is one; a broken connection is none."""
+    """Raise the mistake in the TLS settings that this error or its cause shows; return for a broken connection."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
             raise TLSMistakeError(f"TLS refuses the certificate of Redis ({error.verify_message})") from error
